@@ -1,0 +1,1 @@
+"""The verbs: one module each, run as `kindling VERB` or `python -m launch.VERB`."""

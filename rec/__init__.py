@@ -1,0 +1,1 @@
+"""Kindling: recommenders on large language models."""
