@@ -1,0 +1,48 @@
+"""What a recommender eats.
+
+Shape letters, used as suffixes here and in `rec.models`:
+
+    B users in a micro-batch     T positions in time      K negatives of a user     C candidates (items + 1 in full ranking)
+    D width of the tables        H width of the backbone  N scored positions of a batch, flattened
+
+Users and items are dataset rows; 0 is padding, and the user nobody knows.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PADDING = 0
+
+
+class Sequences(NamedTuple):
+    """Windows of user histories to learn the next item from. Right-padded with `PADDING`."""
+
+    user_B: Tensor
+    """int64 user rows."""
+    items_BT: Tensor
+    """int64 item rows, the input; T differs from batch to batch."""
+    targets_BT: Tensor
+    """int64 item rows, `items_BT` one step ahead; `PADDING` where there is nothing to predict."""
+    first_B: Tensor
+    """int64 item rows predicted from the user token alone; `PADDING` where there is none."""
+    negatives_BK: Tensor
+    """int64 item rows that are in none of the user's training interactions; K may be 0."""
+    key_B: Tensor
+    """int64 random keys, a function of (seed, step, window): all randomness inside a model hangs on them."""
+
+    def to(self, device: torch.device) -> "Sequences":
+        return Sequences(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class Queries(NamedTuple):
+    """Histories to recommend from. Right-padded with `PADDING`."""
+
+    user_B: Tensor
+    """int64 user rows; 0 is a person never seen in training."""
+    history_BT: Tensor
+    """int64 item rows, oldest first."""
+
+    def to(self, device: torch.device) -> "Queries":
+        return Queries(*(tensor.to(device, non_blocking=True) for tensor in self))
