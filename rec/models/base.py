@@ -1,6 +1,8 @@
 """What a recommender is."""
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -16,23 +18,23 @@ class Loss(NamedTuple):
     """Scalars by name, unweighted and detached."""
 
 
-class Scorer(Protocol):
-    """Anything that ranks: trained models and counting baselines alike."""
+Score = Callable[[Queries], Tensor]
+"""Anything that ranks: (B, items + 1) scores by item row, higher is better. Column 0 (padding) is ignored by all callers.
 
-    def score(self, queries: Queries) -> Tensor:
-        """(B, items + 1) scores by item row, higher is better. Column 0 (padding) is ignored by all callers."""
-        ...
+A trained model, called, and the `score` method of a counting baseline are both one.
+"""
 
 
-class Recommender(nn.Module):
+class Recommender(nn.Module, ABC):
     """A trained recommender: two verbs behind one door, since DDP and ZeRO only watch `forward`."""
 
+    @abstractmethod
     def loss(self, batch: Sequences) -> Loss:
-        raise NotImplementedError
+        """The loss of a batch, summed over its scored positions."""
 
+    @abstractmethod
     def score(self, queries: Queries) -> Tensor:
         """(B, items + 1) scores by item row, higher is better; column 0 is padding."""
-        raise NotImplementedError
 
     def forward(self, batch: Sequences | Queries) -> Loss | Tensor:
         match batch:

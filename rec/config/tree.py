@@ -1,0 +1,245 @@
+"""Every knob of the project. Frozen; the same object is saved, printed, and compared on resume.
+
+A sentence with the unit stands under every field. `None` is used only where it is a value of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rec.errors import ConfigError
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError(message) unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A Hugging Face decoder, fed with vectors instead of tokens."""
+
+    source: str | None = None
+    """Hub name or local folder to take the configuration and weights from; null builds `architecture` from `config`."""
+    pretrained: bool = True
+    """Whether the weights of `source` are loaded; false keeps its shape with random weights."""
+    architecture: str = "gpt2"
+    """Model type in Transformers' own name (gpt2, qwen2, qwen3, llama, ...), used where `source` is null."""
+    config: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    """Values that replace those of the Hugging Face configuration, under its own names."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    cross_entropy: float = 1.0
+    """Cross-entropy over the whole catalogue."""
+    sampled_softmax: float = 0.0
+    """Cross-entropy over the target and `data.negatives` sampled items, corrected by log Q."""
+    gbce: float = 0.0
+    """Generalised binary cross-entropy over the target and the negatives (gSASRec, arXiv 2308.07192)."""
+    bpr_context: float = 0.0
+    """BPR of the target against each negative, scored by the context; summed over the negatives."""
+    bpr_user: float = 0.0
+    """BPR of the target against each negative, scored by the user's own vector; summed over the negatives."""
+    l2: float = 0.0
+    """Half the mean squares of both tables, (mean(E_u^2) + mean(E_i^2)) / 2."""
+    gbce_calibration: float = 0.75
+    """t of gSASRec, from 0 (plain binary cross-entropy) to 1 (fully calibrated)."""
+
+    @property
+    def need_negatives(self) -> bool:
+        return any((self.sampled_softmax, self.gbce, self.bpr_context, self.bpr_user))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftToken:
+    """The LLM reads [user, item_1 .. item_T] as vectors and its last state is matched against the item table."""
+
+    kind: Literal["soft_token"] = "soft_token"
+    """Chooses this recommender."""
+    backbone: Backbone = field(default_factory=Backbone)
+    """The language model."""
+    dim: int = 128
+    """Width of the user and item tables."""
+    user_token: bool = True
+    """Whether the sequence begins with the user's own token; false trains no user table."""
+    user_dropout: float = 0.0
+    """Probability that a training window hides its user, so that strangers are understood, too."""
+    predict_first: bool = False
+    """Whether the first item of a window is predicted, too, from the user token alone."""
+    dropout: float = 0.0
+    """Probability of dropping an element of the soft tokens and of each residual branch of the backbone."""
+    init_std: float = 0.02
+    """Standard deviation of the tables' initial normal distribution."""
+    item_init: str | None = None
+    """Name of a dataset feature (made by `kindling embed`) that the item table starts from; null starts at random."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameter names that are not trained, for example ["backbone.*"]."""
+    loss: LossWeights = field(default_factory=LossWeights)
+    """The terms of the loss."""
+
+    def __post_init__(self) -> None:
+        require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")
+        for name in ("user_dropout", "dropout"):
+            require(0 <= getattr(self, name) < 1, f"model.{name} is {getattr(self, name)}; choose from 0 up to, not including, 1")
+        require(self.user_token or not self.predict_first, "model.predict_first needs model.user_token: set it to true")
+        require(self.user_token or not self.loss.bpr_user, "model.loss.bpr_user needs model.user_token: set it to true")
+        weights = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context", "bpr_user")
+        require(any(getattr(self.loss, name) > 0 for name in weights), f"model.loss has no positive term; set one of {', '.join(weights)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a step reads."""
+
+    global_batch: int = 128
+    """Training windows per optimizer step, over all processes."""
+    micro_batch: int = 32
+    """Training windows per forward pass of one process; changes memory and speed, never the result."""
+    max_items: int = 50
+    """Items in a training window and in the history of a query; longer histories become several windows."""
+    negatives: int = 0
+    """Sampled items per window, shared by its positions, never among the user's training items."""
+    negative_sampling: Literal["uniform", "popularity"] = "uniform"
+    """Distribution of the negatives: over the catalogue, or by training interactions."""
+    item_dropout: float = 0.0
+    """Probability that an input item of a training window is left out; targets stay."""
+    prefetch: int = 2
+    """Steps whose batches are prepared ahead of use, in a thread."""
+
+    def __post_init__(self) -> None:
+        for name in ("global_batch", "micro_batch", "max_items"):
+            require(getattr(self, name) > 0, f"data.{name} is {getattr(self, name)}; choose a positive number")
+        require(self.negatives >= 0, f"data.negatives is {self.negatives}; choose 0 or more")
+        require(self.prefetch >= 0, f"data.prefetch is {self.prefetch}; choose 0 or more")
+        require(0 <= self.item_dropout < 1, f"data.item_dropout is {self.item_dropout}; choose from 0 up to, not including, 1")
+        require(
+            self.global_batch % self.micro_batch == 0,
+            f"data.global_batch ({self.global_batch}) must be a multiple of data.micro_batch ({self.micro_batch})",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What a group of parameters does differently; null keeps the value of `optim`."""
+
+    lr: float | None = None
+    """Peak learning rate of the group."""
+    weight_decay: float | None = None
+    """Decoupled weight decay of the group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW and its schedule. The rate is a function of the step; the schedule has no state."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the moments."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
+    clip: float = 1.0
+    """Global gradient norm above which gradients are scaled down; 0 clips nothing."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the rate after the warm-up, down to `final` at the last step."""
+    warmup: int = 0
+    """Optimizer steps over which the rate rises from 0 to its peak."""
+    final: float = 0.0
+    """Rate at the last step, as a share of the peak; of no meaning to `constant`."""
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    """Parameter-name pattern -> what differs; the first pattern that fits counts. The parts are tables, heads, backbone."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"optim.lr is {self.lr}; choose a positive rate")
+        require(self.warmup >= 0, f"optim.warmup is {self.warmup}; choose 0 or more steps")
+        require(self.clip >= 0, f"optim.clip is {self.clip}; choose 0 (off) or a positive norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """How long, how precise, how often saved."""
+
+    steps: int = 1000
+    """Optimizer steps of the whole run."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass; parameters and optimizer stay in fp32."""
+    save_every: int = 500
+    """Optimizer steps between checkpoints; the last step is always saved."""
+    keep: int = 2
+    """Newest checkpoints kept, besides the best one."""
+    log_every: int = 10
+    """Optimizer steps between lines of metrics.jsonl."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+    """Where measurements go besides metrics.jsonl, which is always written."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on from the newest checkpoint of the run folder; never refuses a folder that has one."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "save_every", "keep", "log_every"):
+            require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}; choose a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Evaluation on the validation split while training."""
+
+    every: int = 0
+    """Optimizer steps between evaluations; 0 evaluates at the last step only."""
+    select: str = "ndcg@10"
+    """Validation metric, higher is better, that chooses the best checkpoint and stops early."""
+    patience: int = 0
+    """Evaluations without a new best after which training ends; 0 never ends early."""
+    metrics: tuple[str, ...] = ("ndcg@10", "recall@10")
+    """Metrics logged at each evaluation, as name@cutoff under full ranking."""
+    filter_seen: bool = True
+    """Whether items of the history are taken out of the ranking."""
+    block: int = 256
+    """Queries scored at once; changes memory and speed, never the result."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"eval.every is {self.every}; choose 0 or more steps")
+        require(self.block > 0, f"eval.block is {self.block}; choose a positive number")
+        require(self.patience >= 0, f"eval.patience is {self.patience}; choose 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run."""
+
+    name: str
+    """Names the run; its folder is `out`/`name`."""
+    dataset: Path
+    """Folder of a prepared dataset."""
+    model: SoftToken
+    """The recommender, chosen by `kind`."""
+    data: Data = field(default_factory=Data)
+    """What a step reads."""
+    optim: Optim = field(default_factory=Optim)
+    """The optimizer and its schedule."""
+    train: Train = field(default_factory=Train)
+    """How long, how precise, how often saved."""
+    eval: Eval = field(default_factory=Eval)
+    """Evaluation while training."""
+    seed: int = 0
+    """Seed of everything random: initial weights, order, negatives, dropout."""
+    out: Path = Path("runs")
+    """Folder that holds the run folders."""
+
+    def __post_init__(self) -> None:
+        require(
+            not self.model.loss.need_negatives or self.data.negatives > 0,
+            "model.loss has a term over negatives but data.negatives is 0; set data.negatives, for example to 256",
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.name
