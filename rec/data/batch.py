@@ -2,7 +2,7 @@
 
 Shape letters, used as suffixes here and in `rec.models`:
 
-    B users in a micro-batch     T positions in time      K negatives of a user     C candidates (items + 1 in full ranking)
+    B users in a micro-batch     T positions in time      K negatives of a user     C candidates, items + 1
     D width of the tables        H width of the backbone  N scored positions of a batch, flattened
 
 Users and items are dataset rows; 0 is padding, and the user nobody knows.

@@ -7,7 +7,7 @@
       interactions.parquet      user, item, timestamp, rating, split: for people; nothing here reads it
       sequences/offsets.npy     int64 (users + 2): user u owns positions offsets[u] .. offsets[u + 1]; row 0 is empty
       sequences/items.npy       int32 (interactions): item rows in order of (timestamp, input position)
-      sequences/times.npy       int64 (interactions): milliseconds since 1970, or the input position where no time is known
+      sequences/times.npy       int64 (interactions): milliseconds since 1970; the input position where no time is known
       sequences/ratings.npy     float32 (interactions): as given; 1 where the log has none
       split.npy                 int32 (users + 1, 5): the split as a view, columns TRAIN_STOP .. TEST_STOP
       features/NAME.npy         float32 (items + 1, width), row 0 zeros: dense item features, added later
@@ -53,7 +53,9 @@ class Dataset:
         """Maps a prepared dataset into memory; reads nothing but the manifest and the offsets."""
         manifest_file = root / "dataset.json"
         if not manifest_file.is_file():
-            raise DatasetError(f"{root} is not a prepared dataset (no dataset.json); make one with `kindling prepare SOURCE --out {root}`")
+            raise DatasetError(
+                f"{root} is not a prepared dataset (no dataset.json); make it with `kindling prepare SOURCE --out {root}`"
+            )
         manifest = json.loads(manifest_file.read_text())
         if manifest["schema"] != SCHEMA:
             raise DatasetError(f"{root} has schema {manifest['schema']}, this version reads {SCHEMA}; prepare it again")
@@ -152,7 +154,9 @@ class Dataset:
         file = self.root / "features" / f"{name}.npy"
         if not file.is_file():
             present = sorted(path.stem for path in (self.root / "features").glob("*.npy")) or ["none"]
-            raise DatasetError(f"{self.root} has no feature '{name}' (there: {', '.join(present)}); add it with `kindling embed`")
+            raise DatasetError(
+                f"{self.root} has no feature '{name}' (there: {', '.join(present)}); add it with `kindling embed`"
+            )
         return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
