@@ -62,9 +62,7 @@ def assemble(
     begin, bounds = dataset.offsets[users], dataset.bounds[users].astype(np.int64)
     shown = np.minimum(bounds[:, first], max_items)
     history_BT = _padded(*_ragged(dataset, begin + bounds[:, first] - shown, shown), len(users), least=1)
-    targets = _once(
-        *_ragged(dataset, begin + bounds[:, first], bounds[:, last] - bounds[:, first]), dataset.items
-    )
+    targets = _once(*_ragged(dataset, begin + bounds[:, first], bounds[:, last] - bounds[:, first]), dataset.items)
     seen = _once(*_ragged(dataset, begin, bounds[:, first]), dataset.items)
     if not filter_seen:
         seen = (seen[0][:0], seen[1][:0])
@@ -73,9 +71,7 @@ def assemble(
         _padded(*targets, len(users)),
         _padded(targets[0], hidden.astype(np.int64), len(users)),
     )
-    negatives = (
-        torch.from_numpy(np.stack([sampler.draw(user) for user in users.tolist()])) if sampler else None
-    )
+    negatives = torch.from_numpy(np.stack([sampler.draw(user) for user in users.tolist()])) if sampler else None
     known = np.where(bounds[:, TRAIN_STOP] > 0, users, 0)
     return Block(
         users,
