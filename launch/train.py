@@ -106,8 +106,8 @@ def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:
             f"dataset {feed.dataset.fingerprint[:12]}",
             f"{everything:,} parameters, {trained:,} trained; {windows:,} windows with "
             f"{int(feed.windows.targets.sum()):,} targets",
-            f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} process(es); "
-            f"{run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs"
+            f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} process(es)"
+            f"; {run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs"
             + (f"; going on from step {start:,}" if start else ""),
         ]
     )
