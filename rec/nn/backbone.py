@@ -35,12 +35,13 @@ def configuration(backbone: Backbone) -> Configuration:
             ) from None
     else:
         config = _from_source(AutoConfig, backbone)
-    for key, value in backbone.config.items():
+    for key in backbone.config:
         if not hasattr(config, key):
             near = difflib.get_close_matches(key, vars(config), n=1)
             remedy = f"did you mean '{near[0]}'?" if near else "see Transformers' documentation of this architecture"
             raise ConfigError(f"unknown key 'model.backbone.config.{key}' for {config.model_type}; {remedy}")
-        setattr(config, key, value)
+    if backbone.config:
+        config = _changed(config, backbone)
     for key in DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, 0.0)
@@ -83,6 +84,20 @@ def hidden_states(backbone: nn.Module, inputs_BTH: Tensor) -> Tensor:
     Sequences are padded on the right, so causality alone keeps padding out of every state that is used.
     """
     return backbone(inputs_embeds=inputs_BTH).last_hidden_state
+
+
+def _changed(config: Configuration, backbone: Backbone) -> Configuration:
+    """The configuration with the run's values, made anew: a configuration derives some values from others.
+
+    So the width of a head and the kinds of layers follow from the width and the number of layers that are asked for.
+    """
+    if backbone.source is None:
+        return AutoConfig.for_model(backbone.architecture, **backbone.config)
+    values = {**config.to_dict(), **backbone.config}
+    layers, kinds = values.get("num_hidden_layers"), values.get("layer_types")
+    if kinds and "layer_types" not in backbone.config and layers != len(kinds):
+        values["layer_types"] = kinds[:layers] if len(kinds) > layers else None
+    return type(config).from_dict(values)
 
 
 def _from_source(factory: Any, backbone: Backbone, **arguments: Any) -> Any:
