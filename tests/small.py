@@ -87,6 +87,4 @@ def rows_of(batch: Sequences, rows: list[int]) -> Sequences:
 
 def queries(users: list[int], histories: list[list[int]], width: int | None = None) -> Queries:
     width = width or max([1, *map(len, histories)])
-    return Queries(
-        torch.tensor(users), torch.tensor([history + [0] * (width - len(history)) for history in histories])
-    )
+    return Queries(torch.tensor(users), torch.tensor([history + [0] * (width - len(history)) for history in histories]))

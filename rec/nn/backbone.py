@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
@@ -41,7 +42,11 @@ def configuration(backbone: Backbone) -> Configuration:
             remedy = f"did you mean '{near[0]}'?" if near else "see Transformers' documentation of this architecture"
             raise ConfigError(f"unknown key 'model.backbone.config.{key}' for {config.model_type}; {remedy}")
     if backbone.config:
-        config = _changed(config, backbone)
+        try:
+            config = _changed(config, backbone)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ConfigError(f"model.backbone.config does not fit {config.model_type}: {reason}") from None
     for key in DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, 0.0)
@@ -69,10 +74,15 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
         if getattr(model.config, "quantization_config", None) is not None:
             model = _plain(model, config)
     else:
-        model = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        try:
+            model = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        except ValueError as error:
+            raise ConfigError(f"model.backbone.config does not make a {config.model_type}: {error}") from None
     model.get_input_embeddings().requires_grad_(False)
     if backbone.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # called so since Transformers 5.20, where the older name warns
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if dropout:
         _drop_branches(model, dropout, keys)
     return model
