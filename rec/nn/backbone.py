@@ -80,7 +80,7 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
             raise ConfigError(f"model.backbone.config does not make a {config.model_type}: {error}") from None
     model.get_input_embeddings().requires_grad_(False)
     if backbone.gradient_checkpointing:
-        # called so since Transformers 5.20, where the older name warns
+        # one method under two names: later versions of Transformers warn at the older
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if dropout:
