@@ -98,12 +98,12 @@ def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:
     """The arithmetic of a run, before its first step."""
     everything = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    windows, batch, world = len(feed.windows.user), run.data.global_batch, feed.ranks.world
+    windows, batch, world = feed.windows, run.data.global_batch, feed.ranks.world
     accumulated = batch // (run.data.micro_batch * world)
     lines = [
         f"{run.name}: {feed.dataset.users:,} users, {feed.dataset.items:,} items, split {feed.dataset.split_name}, "
         f"dataset {feed.dataset.fingerprint[:12]}",
-        f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.windows.targets.sum():,} targets",
+        f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.targets:,} targets",
         f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes; "
         f"{run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
     ]
