@@ -58,7 +58,7 @@ class Ranks:
             dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise outcome[1]
-        return outcome[0]  # type: ignore[no-any-return]
+        return outcome[0]
 
 
 def from_environment() -> Ranks:

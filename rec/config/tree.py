@@ -87,11 +87,23 @@ class SoftToken:
     def __post_init__(self) -> None:
         require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")
         for name in ("user_dropout", "dropout"):
-            require(0 <= getattr(self, name) < 1, f"model.{name} is {getattr(self, name)}; choose from 0 up to, not including, 1")
-        require(self.user_token or not self.predict_first, "model.predict_first needs model.user_token: set it to true")
-        require(self.user_token or not self.loss.bpr_user, "model.loss.bpr_user needs model.user_token: set it to true")
+            require(
+                0 <= getattr(self, name) < 1,
+                f"model.{name} is {getattr(self, name)}; choose from 0 up to, not including, 1",
+            )
+        require(
+            self.user_token or not self.predict_first,
+            "model.predict_first needs model.user_token: set it to true",
+        )
+        require(
+            self.user_token or not self.loss.bpr_user,
+            "model.loss.bpr_user needs model.user_token: set it to true",
+        )
         weights = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context", "bpr_user")
-        require(any(getattr(self.loss, name) > 0 for name in weights), f"model.loss has no positive term; set one of {', '.join(weights)}")
+        require(
+            any(getattr(self.loss, name) > 0 for name in weights),
+            f"model.loss has no positive term; set one of {', '.join(weights)}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +120,6 @@ class Data:
     """Sampled items per window, shared by its positions, never among the user's training items."""
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
     """Distribution of the negatives: over the catalogue, or by training interactions."""
-    item_dropout: float = 0.0
-    """Probability that an input item of a training window is left out; targets stay."""
     prefetch: int = 2
     """Steps whose batches are prepared ahead of use, in a thread."""
 
@@ -118,7 +128,6 @@ class Data:
             require(getattr(self, name) > 0, f"data.{name} is {getattr(self, name)}; choose a positive number")
         require(self.negatives >= 0, f"data.negatives is {self.negatives}; choose 0 or more")
         require(self.prefetch >= 0, f"data.prefetch is {self.prefetch}; choose 0 or more")
-        require(0 <= self.item_dropout < 1, f"data.item_dropout is {self.item_dropout}; choose from 0 up to, not including, 1")
         require(
             self.global_batch % self.micro_batch == 0,
             f"data.global_batch ({self.global_batch}) must be a multiple of data.micro_batch ({self.micro_batch})",
@@ -156,7 +165,7 @@ class Optim:
     final: float = 0.0
     """Rate at the last step, as a share of the peak; of no meaning to `constant`."""
     groups: Mapping[str, Group] = field(default_factory=dict)
-    """Parameter-name pattern -> what differs; the first pattern that fits counts. The parts are tables, heads, backbone."""
+    """Parameter-name pattern -> what differs; the first that fits counts. The parts are tables, heads, backbone."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0, f"optim.lr is {self.lr}; choose a positive rate")

@@ -2,7 +2,7 @@
 
 Shape letters, used as suffixes here and in `rec.models`:
 
-    B users in a micro-batch     T positions in time      K negatives of a user     C candidates (items + 1 in full ranking)
+    B users in a micro-batch     T positions in time      K negatives of a user     C candidates, items + 1
     D width of the tables        H width of the backbone  N scored positions of a batch, flattened
 
 Users and items are dataset rows; 0 is padding, and the user nobody knows.
@@ -29,6 +29,8 @@ class Sequences(NamedTuple):
     """int64 item rows predicted from the user token alone; `PADDING` where there is none."""
     negatives_BK: Tensor
     """int64 item rows that are in none of the user's training interactions; K may be 0."""
+    log_q_BK: Tensor
+    """float32 log probability of each negative under the distribution it was drawn from."""
     key_B: Tensor
     """int64 random keys, a function of (seed, step, window): all randomness inside a model hangs on them."""
 

@@ -19,7 +19,7 @@ class Loss(NamedTuple):
 
 
 Score = Callable[[Queries], Tensor]
-"""Anything that ranks: (B, items + 1) scores by item row, higher is better. Column 0 (padding) is ignored by all callers.
+"""Anything that ranks: (B, items + 1) scores by item row, higher is better. Callers ignore column 0, padding.
 
 A trained model, called, and the `score` method of a counting baseline are both one.
 """

@@ -1,0 +1,27 @@
+"""Where a run stands: what a checkpoint remembers besides tensors."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    step: int = 0
+    """Optimizer steps done."""
+    best: float | None = None
+    """Best value of the selecting metric so far."""
+    best_step: int = 0
+    """Steps done when it was reached."""
+    waited: int = 0
+    """Evaluations since then."""
+    ended_early: bool = False
+    """Whether patience ran out."""
+    trackers: dict[str, str] = field(default_factory=dict)
+    """Ids of the runs of outside trackers."""
+
+    def judge(self, value: float) -> bool:
+        """Takes note of an evaluation; whether it is the best so far."""
+        if self.best is None or value > self.best:
+            self.best, self.best_step, self.waited = value, self.step, 0
+            return True
+        self.waited += 1
+        return False
