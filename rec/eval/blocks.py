@@ -79,9 +79,7 @@ def assemble(
         _padded(query, item, len(users)),
         _padded(query, hidden.astype(np.int64), len(users)),
     )
-    negatives = (
-        torch.from_numpy(np.stack([sampler.draw(user) for user in users.tolist()])) if sampler else None
-    )
+    negatives = torch.from_numpy(np.stack([sampler.draw(user) for user in users.tolist()])) if sampler else None
     known = np.where(bounds[:, TRAIN_STOP] > 0, users, 0)
     return Block(
         users,

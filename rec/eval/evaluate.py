@@ -199,9 +199,7 @@ class _Asker:
         scores_BC = score(block.queries.to(self.device))
         shape = (len(block.users), self.dataset.items + 1)
         if scores_BC.shape != shape:
-            raise ValueError(
-                f"scores have the shape {tuple(scores_BC.shape)}, expected {shape}: queries, items + 1"
-            )
+            raise ValueError(f"scores have the shape {tuple(scores_BC.shape)}, expected {shape}: queries, items + 1")
         return scores_BC
 
     def answer(self, scores_BC: Tensor, block: Block) -> _Answer:

@@ -40,9 +40,5 @@ class Exposure:
     def values(self, metric: Metric) -> Values:
         """(Q) `popularity` or `head_share` of each list."""
         lists = self.lists_QK[:, : metric.cutoff]
-        worth = (
-            self.head
-            if metric.name == "head_share"
-            else np.where(np.arange(len(self.head)), self.train_counts, 0)
-        )
+        worth = self.head if metric.name == "head_share" else np.where(np.arange(len(self.head)), self.train_counts, 0)
         return np.asarray(worth[lists].sum(1) / np.maximum((lists > 0).sum(1), 1), np.float64)

@@ -64,10 +64,7 @@ def intervals(result: Result, seed: int = 0) -> dict[str, tuple[float, float]]:
     if not metrics:
         return {}
     bounds = bootstrap(np.stack([result.values(metric) for metric in metrics], 1), seed)
-    return {
-        result.label(metric): (low, high)
-        for metric, (low, high) in zip(metrics, bounds.tolist(), strict=True)
-    }
+    return {result.label(metric): (low, high) for metric, (low, high) in zip(metrics, bounds.tolist(), strict=True)}
 
 
 def _sliced(result: Result, amounts: npt.NDArray[Any], edges: Sequence[int]) -> list[Slice]:

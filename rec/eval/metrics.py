@@ -161,14 +161,10 @@ def parse(text: str) -> Metric:
     name, _, cutoff = text.partition("@")
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        remedy = (
-            f"did you mean '{nearest[0]}@{cutoff or 10}'?" if nearest else f"choose one of {', '.join(known)}"
-        )
+        remedy = f"did you mean '{nearest[0]}@{cutoff or 10}'?" if nearest else f"choose one of {', '.join(known)}"
         raise ConfigError(f"unknown metric '{text}'; {remedy}")
     if not re.fullmatch(r"[1-9]\d{0,8}", cutoff):
-        raise ConfigError(
-            f"metric '{text}' has no cutoff; write it as name@K with K from 1, for example '{name}@10'"
-        )
+        raise ConfigError(f"metric '{text}' has no cutoff; write it as name@K with K from 1, for example '{name}@10'")
     return Metric(name, int(cutoff))
 
 

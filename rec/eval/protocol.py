@@ -67,9 +67,7 @@ class Sampler:
 
     @classmethod
     def of(cls, protocol: Protocol, dataset: Dataset, split: Split, seed: int) -> "Sampler":
-        weights = (
-            dataset.train_counts[1:] if protocol.kind == "popularity" else np.ones(dataset.items, np.int64)
-        )
+        weights = dataset.train_counts[1:] if protocol.kind == "popularity" else np.ones(dataset.items, np.int64)
         return cls(protocol, dataset, split, seed, np.cumsum(weights))
 
     def draw(self, user: int) -> IntArray:
@@ -81,9 +79,7 @@ class Sampler:
             possible = int(np.count_nonzero(self.dataset.train_counts[1:])) - int(np.count_nonzero(weights))
         if possible < wanted:
             user_id = self.dataset.user_ids[user]
-            raise ConfigError(
-                f"protocol {self.protocol} leaves user '{user_id}' only {possible} items; choose fewer"
-            )
+            raise ConfigError(f"protocol {self.protocol} leaves user '{user_id}' only {possible} items; choose fewer")
         random = np.random.default_rng((self.seed, user))
         drawn = np.empty(0, np.int64)
         for _ in range(20):

@@ -84,9 +84,7 @@ def best(scores_BC: Tensor, seen_BS: Tensor, k: int) -> Tensor:
     worst_B1 = scores_BC.topk(k, dim=1).values[:, -1:]
     kept_BC = scores_BC >= worst_B1
     spare_B = _count(kept_BC) - k
-    for row in (
-        torch.nonzero(spare_B).squeeze(1).tolist()
-    ):  # equal items at the edge: the last rows of them leave
+    for row in torch.nonzero(spare_B).squeeze(1).tolist():  # equal items at the edge: the last rows of them leave
         edge = torch.nonzero(scores_BC[row] == worst_B1[row]).squeeze(1)
         kept_BC[row, edge[len(edge) - int(spare_B[row]) :]] = False
     items_BK = torch.nonzero(kept_BC)[:, 1].view(len(scores_BC), k)

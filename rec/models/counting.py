@@ -68,9 +68,7 @@ def scored(counted: sp.csr_array, popularity: Floats, device: torch.device) -> T
     counted = counted.tocoo()
     scores_BC = torch.from_numpy(popularity).to(device).repeat(counted.shape[0], 1)
     flat = counted.coords[0].astype(np.int64) * counted.shape[1] + counted.coords[1]
-    scores_BC.view(-1).index_add_(
-        0, torch.from_numpy(flat).to(device), torch.from_numpy(counted.data).to(device)
-    )
+    scores_BC.view(-1).index_add_(0, torch.from_numpy(flat).to(device), torch.from_numpy(counted.data).to(device))
     return scores_BC
 
 

@@ -1,4 +1,4 @@
-"""One evaluation as JSON and as a table; and the count of how often the test split was read.
+"""A model beside the baselines, as JSON and as a table; and the count of how often the test split was read.
 
 {"split": "test", "protocol": "full", "dataset": {"fingerprint": …, "split": "leave_one_out:4f1c22a9"},
  "queries": 943, "masked_share": 0.0, "metrics": {"ndcg@10[full]": 0.104, …}, "intervals": {…: [low, high]},
@@ -8,29 +8,40 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rec.data.dataset import Split
-from rec.eval.evaluate import Result
+import torch
+
+from rec.config.tree import Eval
+from rec.data.dataset import Dataset, Split
+from rec.eval.evaluate import Result, evaluate
 from rec.eval.intervals import intervals, slices
+from rec.models.base import Score
+from rec.ranks import Ranks
+
+CHOSEN_BY = "ndcg@10"
 
 Settings = Mapping[str, float | str]
 
 
 @dataclass(frozen=True)
-class Report:
+class Comparison:
     result: Result
     baselines: Mapping[str, Result]
     settings: Mapping[str, Settings]
     """What was chosen for each baseline on the validation split."""
-    readings: int | None = None
-    """How often the run's split has been read, this time included."""
 
-    def content(self) -> dict[str, Any]:
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return intervals(self.result)
+
+    def content(self, readings: int | None = None) -> dict[str, Any]:
+        """What the JSON has; `readings` says how often the run's split was read, this time included."""
         result = self.result
         return {
             "split": result.split,
@@ -39,21 +50,17 @@ class Report:
             "queries": result.queries,
             "masked_share": result.masked_share,
             "metrics": result.means,
-            "intervals": {name: list(bounds) for name, bounds in intervals(result).items()},
+            "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
             "slices": {name: [part._asdict() for part in parts] for name, parts in slices(result).items()},
             "baselines": {name: baseline.means for name, baseline in self.baselines.items()},
             "settings": {name: dict(settings) for name, settings in self.settings.items()},
-            "readings": self.readings,
+            "readings": readings,
         }
 
-    def write(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(self.content(), indent=1) + "\n")
-
-    def table(self) -> str:
+    def table(self, readings: int | None = None) -> str:
         """The model beside the baselines, a column for each metric, and under the model its intervals."""
         result = self.result
-        around = {name: f"{low:.4f}-{high:.4f}" for name, (low, high) in intervals(result).items()}
+        around = {name: f"{low:.4f}-{high:.4f}" for name, (low, high) in self.intervals.items()}
         rows = [["", *result.means], ["model", *map(_figure, result.means.values())]]
         rows.append(["  95 %", *(around.get(name, "") for name in result.means)])
         rows += [[name, *map(_figure, other.means.values())] for name, other in self.baselines.items()]
@@ -65,9 +72,54 @@ class Report:
         ]
         chosen = {name: settings for name, settings in self.settings.items() if settings}
         lines += [f"{name}: {_spoken(settings)} (chosen on valid)" for name, settings in chosen.items()]
-        if self.readings is not None and result.split == "test":
-            lines.append(_counted(self.readings))
+        if readings is not None and result.split == "test":
+            lines.append(_counted(readings))
         return "\n".join(lines)
+
+
+class Chosen(Protocol):
+    """A baseline that was fitted and set on the validation split."""
+
+    @property
+    def score(self) -> Score: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+
+Choose = Callable[[Dataset, Callable[[Score], float]], Chosen]
+"""Fits a baseline to a dataset, with what validates a scorer."""
+
+
+def compare(
+    score: Score,
+    dataset: Dataset,
+    split: Split,
+    *,
+    config: Eval,
+    max_items: int,
+    ranks: Ranks,
+    device: torch.device,
+    protocol: str = "full",
+    metrics: Sequence[str] | None = None,
+    baselines: Mapping[str, Choose] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Evaluates the model and, one after the other, the baselines; the same on every rank.
+
+    Baselines are chosen by ndcg@10 on `valid` under full ranking, whatever is reported afterwards.
+    """
+    alike = partial(evaluate, dataset=dataset, config=config, max_items=max_items, ranks=ranks, device=device)
+    read = partial(alike, split=split, protocol=protocol, metrics=metrics, seed=seed)
+
+    def quality(baseline: Score) -> float:
+        return alike(baseline, split="valid", metrics=(CHOSEN_BY,)).means[f"{CHOSEN_BY}[full]"]
+
+    model, beside, settings = read(score), {}, {}
+    for name, choose in (baselines or {}).items():
+        chosen = choose(dataset, quality)
+        beside[name], settings[name] = read(chosen.score), chosen.settings
+    return Comparison(model, beside, settings)
 
 
 def count_reading(folder: Path, split: Split, **what: str | float | None) -> int:
