@@ -1,7 +1,7 @@
 """`kindling evaluate RUN`: ranking metrics of a trained run beside the counting baselines.
 
-    kindling evaluate runs/smoke --split valid
-    torchrun --nproc_per_node 4 -m launch.evaluate runs/kindle --split test --json results/kindle.json
+kindling evaluate runs/smoke --split valid
+torchrun --nproc_per_node 4 -m launch.evaluate runs/kindle --split test --json results/kindle.json
 """
 
 import argparse
@@ -25,12 +25,12 @@ EXPOSURE = ("coverage@10", "popularity@10")
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kindling evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run, or of one of its saved models")
-    parser.add_argument("--split", choices=("valid", "test"), default="valid", help="what is ranked (default:
-    valid)") parser.add_argument("--protocol", default="full", help="full, uniform100, popularity100,
-    upstream100 (default: full)") parser.add_argument("--metrics", nargs="+", metavar="NAME@K",
-    help=f"default: {' '.join(METRICS + EXPOSURE)}") parser.add_argument("--json", type=Path, metavar="FILE",
-    help="write everything there, intervals and slices, too") parser.add_argument("--no-baselines",
-    action="store_true", help="evaluate the model alone") return parser.parse_args()
+    parser.add_argument("--split", choices=("valid", "test"), default="valid", help="default: valid")
+    parser.add_argument("--protocol", default="full", help="full (default), uniform100, popularity100, upstream100")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME@K", help=f"default: {' '.join(METRICS + EXPOSURE)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, with intervals and slices")
+    parser.add_argument("--no-baselines", action="store_true", help="evaluate the model alone")
+    return parser.parse_args()
 
 
 @command

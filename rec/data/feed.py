@@ -14,6 +14,7 @@ from rec.data.negatives import Negatives
 from rec.data.order import deal, windows_of_step
 from rec.data.windows import Windows, cut
 from rec.errors import ConfigError, DatasetError
+from rec.ranks import Ranks
 
 
 class Step(NamedTuple):
@@ -29,9 +30,9 @@ class Step(NamedTuple):
 class Feed:
     """The training data as a function of the step. Steps may be asked for in any order, at the same cost."""
 
-    def __init__(self, dataset: Dataset, data: Data, *, predict_first: bool, seed: int, rank: int, world: int) -> None:
-        check_batches(data, world)
-        self.dataset, self.data, self.seed, self.rank, self.world = dataset, data, seed, rank, world
+    def __init__(self, dataset: Dataset, data: Data, *, predict_first: bool, seed: int, ranks: Ranks) -> None:
+        check_batches(data, ranks.world)
+        self.dataset, self.data, self.seed, self.ranks = dataset, data, seed, ranks
         self.windows: Windows = cut(dataset, data.max_items, predict_first=predict_first)
         if not len(self.windows.user):
             raise DatasetError(
@@ -56,7 +57,8 @@ class Feed:
 
     def _make(self, k: int) -> Step:
         order = windows_of_step(k, seed=self.seed, windows=len(self.windows.user), global_batch=self.data.global_batch)
-        mine = deal(order, self.windows.lengths, micro_batch=self.data.micro_batch, rank=self.rank, world=self.world)
+        micro_batch, ranks = self.data.micro_batch, self.ranks
+        mine = deal(order, self.windows.lengths, micro_batch=micro_batch, rank=ranks.rank, world=ranks.world)
         return Step(
             batches=[self._batch(k, rows) for rows in mine],
             targets=int(self.windows.targets[order].sum()),

@@ -60,7 +60,7 @@ class Comparison:
     def table(self, readings: int | None = None) -> str:
         """The model beside the baselines, a column for each metric, and under the model its intervals."""
         result = self.result
-        around = {name: f"{low:.4f}-{high:.4f}" for name, (low, high) in self.intervals.items()}
+        around = {name: f"{_figure(low)}-{_figure(high)}" for name, (low, high) in self.intervals.items()}
         rows = [["", *result.means], ["model", *map(_figure, result.means.values())]]
         rows.append(["  95 %", *(around.get(name, "") for name in result.means)])
         rows += [[name, *map(_figure, other.means.values())] for name, other in self.baselines.items()]

@@ -34,7 +34,7 @@ class SoftToken(Recommender):
         self, config: Config, *, users: int, items: int, backbone_config: PreTrainedConfig, weights: bool = True
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.backbone_config = config, backbone_config
         self.keys = Keys()
         self.tables = Tables(users if config.user_token else 0, items, config.dim, config.init_std)
         width = backbone_config.get_text_config().hidden_size
@@ -43,6 +43,10 @@ class SoftToken(Recommender):
         self.backbone: nn.Module = backbone.build(
             config.backbone, backbone_config, dropout=config.dropout, keys=self.keys, weights=weights
         )
+
+    def start_items_from(self, features: Tensor) -> None:
+        """Starts the item table at the principal components of (items + 1, W) features, at its own scale."""
+        self.tables.start_items_from(features, self.config.init_std)
 
     def queries(self, user_B: Tensor, items_BT: Tensor) -> Tensor:
         """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token."""

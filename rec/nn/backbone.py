@@ -45,6 +45,11 @@ def configuration(backbone: Backbone) -> PreTrainedConfig:
     return config
 
 
+def saved_configuration(folder: Path) -> PreTrainedConfig:
+    """The configuration that a trained model was saved with."""
+    return AutoConfig.from_pretrained(folder)
+
+
 def build(backbone: Backbone, config: PreTrainedConfig, *, dropout: float, keys: Keys, weights: bool) -> nn.Module:
     """The bare decoder, without its language-model head, in fp32.
 

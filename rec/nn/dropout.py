@@ -42,16 +42,16 @@ class KeyedDropout(nn.Module):
 def keep(key_B: Tensor, salt: int, count: int, p: float) -> Tensor:
     """(B, count) bool: True with probability 1 - p, a hash of (key, salt, place).
 
-    The hash is the 32-bit finaliser of MurmurHash3 (Appleby 2011) on wrapping int32 arithmetic; shifts here keep the
-    sign, which leaves each step a bijection.
+    The hash is the 32-bit finaliser of MurmurHash3 (Appleby 2011) on wrapping int32 arithmetic, whose right shifts
+    carry the sign along: hence the masks.
     """
     row = key_B ^ (key_B >> 32) ^ (salt * 0x9E3779B97F4A7C15 & 0x7FFFFFFFFFFFFFFF)
     row = (row & 0x7FFFFFFF).to(torch.int32)
     place = torch.arange(count, dtype=torch.int32, device=key_B.device) * -1640531527  # 2^32 / golden ratio
     x = place ^ row[:, None]
-    x ^= x >> 16
+    x ^= (x >> 16) & 0xFFFF
     x *= -2048144789
-    x ^= x >> 13
+    x ^= (x >> 13) & 0x7FFFF
     x *= -1028477387
-    x ^= x >> 16
+    x ^= (x >> 16) & 0xFFFF
     return x >= int(p * 2**32) - 2**31

@@ -22,6 +22,16 @@ class Tables(nn.Module):
         with torch.no_grad():
             self.item.weight[0] = 0
 
+    def start_items_from(self, features: Tensor, std: float) -> None:
+        """Sets the item table to the first D principal components of (items + 1, W) features, scaled to `std`.
+
+        Where the features have fewer than D directions, the rest of the columns keeps its random start.
+        """
+        _, _, directions = torch.linalg.svd(features[1:] - features[1:].mean(0), full_matrices=False)
+        components = (features[1:] - features[1:].mean(0)) @ directions[: self.item.embedding_dim].T
+        with torch.no_grad():
+            self.item.weight[1:, : components.shape[1]] = components * (std / components.std())
+
     def users(self, user_B: Tensor) -> Tensor:
         """(B) user rows -> (B, D); zeros for row 0 and for users that joined after training."""
         assert self.user is not None

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rec.errors import ConfigError
+from rec.models.base import Recommender
 from rec.ranks import Ranks
 
 
@@ -29,13 +30,13 @@ class Engine:
         if self.accelerator.num_processes != ranks.world:
             raise ConfigError(
                 f"{ranks.world} processes were launched but Accelerate runs {self.accelerator.num_processes} "
-                f"({self.accelerator.distributed_type}); launch with torchrun or with an Accelerate file of this project"
+                f"({self.accelerator.distributed_type}); launch with torchrun or one of configs/accelerate"
             )
         self.device: torch.device = self.accelerator.device
         self.model: nn.Module
         self.optimizer: Any
 
-    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def prepare(self, model: Recommender, optimizer: torch.optim.Optimizer) -> None:
         """Moves both to the device and, with several ranks, joins their gradients."""
         self.bare = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)

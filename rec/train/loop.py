@@ -1,5 +1,6 @@
 """The loop."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -16,7 +17,7 @@ from rec.train.progress import Progress
 from rec.train.stop import Stop
 
 Validate = Callable[[], Mapping[str, float]]
-Save = Callable[[Progress, bool], None]
+Save = Callable[[bool], None]
 
 
 class NotFinite(ArithmeticError):
@@ -32,7 +33,7 @@ def train(
     divided by the scored positions of the global batch, so the curve depends on neither micro-batches nor ranks.
     """
     steps, select = run.train.steps, run.eval.select
-    while progress.step < steps and not progress.ended_early:
+    while progress.step < steps and not progress.patience_is_out(run.eval):
         share = rate_at(progress.step, run.optim, steps)
         set_rates(engine.optimizer, share)
         begun = time.perf_counter()
@@ -59,10 +60,10 @@ def train(
         if (due(run.eval.every, progress.step) or last) and not stopping:
             metrics = validate()
             best = progress.judge(metrics[select])
-            progress.ended_early = 0 < run.eval.patience <= progress.waited
             report.evaluation(progress.step, metrics, best=best)
-        if due(run.train.save_every, progress.step) or best or last or progress.ended_early or stopping:
-            save(progress, best)
+        last = last or progress.patience_is_out(run.eval)
+        if due(run.train.save_every, progress.step) or best or last or stopping:
+            save(best)
         if stopping:
             return False
     return True
@@ -88,7 +89,7 @@ def require_finite(
 
     It names the step, the parts, and the users of the micro-batches where it happened.
     """
-    if all(torch.isfinite(torch.tensor(value)) for value in sums.values()):
+    if all(map(math.isfinite, sums.values())):
         return
     ids = feed.dataset.user_ids
     mine = [
@@ -101,6 +102,6 @@ def require_finite(
     parts = ", ".join(f"{name} {value}" for name, value in sums.items())
     more = f" and {len(users) - 10} more" if len(users) > 10 else ""
     raise NotFinite(
-        f"the loss of step {step + 1} is not finite ({parts}); it came up with the users {', '.join(users[:10])}{more}; "
+        f"the loss of step {step + 1} is not finite ({parts}), with the users {', '.join(users[:10])}{more}; "
         "nothing of this step was saved: lower optim.lr, or start again from the newest checkpoint"
     )

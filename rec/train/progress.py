@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from rec.config.tree import Eval
+
 
 @dataclass
 class Progress:
@@ -13,8 +15,6 @@ class Progress:
     """Steps done when it was reached."""
     waited: int = 0
     """Evaluations since then."""
-    ended_early: bool = False
-    """Whether patience ran out."""
     trackers: dict[str, str] = field(default_factory=dict)
     """Ids of the runs of outside trackers."""
 
@@ -25,3 +25,7 @@ class Progress:
             return True
         self.waited += 1
         return False
+
+    def patience_is_out(self, config: Eval) -> bool:
+        """Whether the validation metric has not improved for as long as the configuration waits."""
+        return 0 < config.patience <= self.waited

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from accelerate.tracking import (
     GeneralTracker,
@@ -50,9 +49,4 @@ def start(run: Run, step: int, runs: Mapping[str, str]) -> list[GeneralTracker]:
 
 def identifiers(trackers: list[GeneralTracker]) -> dict[str, str]:
     """Tracker name -> id of its run, for those that choose the id themselves."""
-    return {"mlflow": tracker.tracker.info.run_id for tracker in trackers if isinstance(tracker, MLflowTracker)}
-
-
-def folder_of(run: Run) -> Path:
-    """Where TensorBoard writes: point `tensorboard --logdir` there."""
-    return run.folder / "tensorboard"
+    return {tracker.name: tracker.tracker.info.run_id for tracker in trackers if isinstance(tracker, MLflowTracker)}
