@@ -5,17 +5,19 @@ torchrun --nproc_per_node 4 -m launch.evaluate runs/kindle --split test --json r
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.command import DONE, command
+from rec.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
+    from rec.data.dataset import Dataset
     from rec.ranks import Ranks
 
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20", "mrr@10")
@@ -37,19 +39,22 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     asked = arguments()
 
-    from rec import ranks as all_ranks
+    from rec import ranks as world
     from rec.data.dataset import Dataset
     from rec.eval.comparison import compare, count_reading
+    from rec.models import saved
     from rec.models.baselines import BASELINES
-    from rec.models.saved import load_model
 
-    ranks = all_ranks.from_environment()
-    all_ranks.join(ranks)
+    ranks = world.from_environment()
+    world.join(ranks)
     device = own_device(ranks)
-    model, run = load_model(asked.run)
+    opened = saved.load(asked.run)
+    run = opened.run
+    dataset = Dataset.open(run.dataset)
+    require_same(opened.about["dataset"], dataset)
     compared = compare(
-        model.to(device),
-        Dataset.open(run.dataset),
+        opened.model.to(device),
+        dataset,
         asked.split,
         config=run.eval,
         max_items=run.data.max_items,
@@ -61,16 +66,29 @@ def main() -> int:
         seed=run.seed,
     )
     if ranks.first:
-        checkpoint, means = str(asked.run), compared.result.means
         readings = count_reading(
-            run.folder, asked.split, protocol=asked.protocol, checkpoint=checkpoint, model=digest(model), **means
+            opened.folder.parent,
+            asked.split,
+            protocol=asked.protocol,
+            step=opened.about.get("step"),
+            model=digest(opened.folder / "model.safetensors"),
+            metrics=compared.result.means,
         )
         print(compared.table(readings))
         if asked.json:
             asked.json.parent.mkdir(parents=True, exist_ok=True)
             asked.json.write_text(json.dumps(compared.content(readings), indent=1) + "\n")
-    all_ranks.leave()
+    world.leave()
     return DONE
+
+
+def require_same(trained: str, dataset: "Dataset") -> None:
+    """Raises CheckpointError unless the dataset is the one of the training: rows mean nothing in another."""
+    if dataset.fingerprint != trained:
+        raise CheckpointError(
+            f"the model was trained on dataset {trained[:12]}, but {dataset.root} is {dataset.fingerprint[:12]}; "
+            "prepare that folder again with the options it had"
+        )
 
 
 def own_device(ranks: "Ranks") -> "torch.device":
@@ -83,17 +101,10 @@ def own_device(ranks: "Ranks") -> "torch.device":
     return torch.device(accelerator.type, ranks.local_rank % torch.accelerator.device_count())
 
 
-def digest(model: "nn.Module") -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of names and values: which weights were read."""
-    import hashlib
-
-    import torch
-
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
+def digest(weights: Path) -> str:
+    """The first 16 hexadecimal digits of the file's SHA-256: which weights were read."""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 if __name__ == "__main__":

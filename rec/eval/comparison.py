@@ -71,7 +71,7 @@ class Comparison:
             *_aligned(rows),
         ]
         chosen = {name: settings for name, settings in self.settings.items() if settings}
-        lines += [f"{name}: {_spoken(settings)} (chosen on valid)" for name, settings in chosen.items()]
+        lines += [f"{name}: {_spoken(settings)}" for name, settings in chosen.items()]
         if readings is not None and result.split == "test":
             lines.append(_counted(readings))
         return "\n".join(lines)
@@ -107,12 +107,15 @@ def compare(
 ) -> Comparison:
     """Evaluates the model and, one after the other, the baselines; the same on every rank.
 
-    Baselines are chosen by ndcg@10 on `valid` under full ranking, whatever is reported afterwards.
+    Baselines are chosen by ndcg@10 on `valid` under full ranking, whatever is reported afterwards; without a
+    validation split, they have the first settings of their grids.
     """
     alike = partial(evaluate, dataset=dataset, config=config, max_items=max_items, ranks=ranks, device=device)
     read = partial(alike, split=split, protocol=protocol, metrics=metrics, seed=seed)
 
     def quality(baseline: Score) -> float:
+        if not len(dataset.queries("valid")):
+            return 0.0
         return alike(baseline, split="valid", metrics=(CHOSEN_BY,)).means[f"{CHOSEN_BY}[full]"]
 
     model, beside, settings = read(score), {}, {}
@@ -122,7 +125,7 @@ def compare(
     return Comparison(model, beside, settings)
 
 
-def count_reading(folder: Path, split: Split, **what: str | float | None) -> int:
+def count_reading(folder: Path, split: Split, **what: object) -> int:
     """Adds a line to `evaluations/SPLIT.jsonl` of a run folder; how many there are now.
 
     A test split that is read again and again turns into a validation split: nothing forbids it, but it is
