@@ -77,12 +77,15 @@ def _ranges(by_item: sp.csr_array, lengths: IntArray) -> Iterator[range]:
 
 
 def _strongest(matrix: sp.csr_array, kept: int) -> sp.csr_array:
-    """The `kept` largest values of each row; of equal values, which of them stay is fixed but arbitrary."""
+    """The `kept` largest values of each row; of equal values, those of lower columns."""
     matrix.sort_indices()
     keep = np.ones(matrix.nnz, bool)
     for row in np.flatnonzero(np.diff(matrix.indptr) > kept):
         begin, end = matrix.indptr[row], matrix.indptr[row + 1]
-        weakest = np.argpartition(matrix.data[begin:end], end - begin - kept)[: end - begin - kept]
-        keep[begin + weakest] = False
+        values = matrix.data[begin:end]
+        least = np.partition(values, end - begin - kept)[end - begin - kept]
+        keep[begin:end] = values > least
+        equal = np.flatnonzero(values == least)
+        keep[begin + equal[: kept - int(keep[begin:end].sum())]] = True
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[keep]
     return sp.csr_array((matrix.data[keep], (rows, matrix.indices[keep])), shape=matrix.shape)
