@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
 from rec.data.batch import Queries, Sequences
+from rec.nn.backbone import Configuration
 
 
 class Loss(NamedTuple):
@@ -29,7 +29,7 @@ A trained model, called, and the `score` method of a counting baseline are both 
 class Recommender(nn.Module, ABC):
     """A trained recommender: two verbs behind one door, since DDP and ZeRO only watch `forward`."""
 
-    backbone_config: PreTrainedConfig
+    backbone_config: Configuration
     """Configuration of the language model inside, saved beside the weights."""
 
     @abstractmethod

@@ -14,7 +14,6 @@ user is the zero vector, which `user_dropout` teaches the model to expect.
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
 from rec.config.tree import SoftToken as Config
 from rec.data.batch import PADDING, Queries, Sequences
@@ -31,7 +30,7 @@ class SoftToken(Recommender):
     """See the module's text; B, T, K, D, H, N as in `rec.data.batch`."""
 
     def __init__(
-        self, config: Config, *, users: int, items: int, backbone_config: PreTrainedConfig, weights: bool = True
+        self, config: Config, *, users: int, items: int, backbone_config: backbone.Configuration, weights: bool = True
     ) -> None:
         super().__init__()
         self.config, self.backbone_config = config, backbone_config

@@ -12,11 +12,14 @@ from rec.config.tree import Backbone
 from rec.errors import ConfigError
 from rec.nn.dropout import KeyedDropout, Keys
 
+Configuration = PreTrainedConfig
+"""A language model's own configuration, under the name by which the rest of the house knows it."""
+
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout", "hidden_dropout", "dropout")
 """Transformers' own dropout settings, switched off: `KeyedDropout` stands in for them."""
 
 
-def configuration(backbone: Backbone) -> PreTrainedConfig:
+def configuration(backbone: Backbone) -> Configuration:
     """The backbone's Hugging Face configuration: from the hub, a folder, or its architecture's defaults.
 
     Raises:
@@ -48,12 +51,12 @@ def configuration(backbone: Backbone) -> PreTrainedConfig:
     return config
 
 
-def saved_configuration(folder: Path) -> PreTrainedConfig:
+def saved_configuration(folder: Path) -> Configuration:
     """The configuration that a trained model was saved with."""
     return AutoConfig.from_pretrained(folder)
 
 
-def build(backbone: Backbone, config: PreTrainedConfig, *, dropout: float, keys: Keys, weights: bool) -> nn.Module:
+def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Keys, weights: bool) -> nn.Module:
     """The bare decoder, without its language-model head, in fp32.
 
     Its own token table is not read and not trained: it is fed with vectors.
@@ -101,7 +104,7 @@ def _from_source(factory: Any, backbone: Backbone, **arguments: Any) -> Any:
         ) from None
 
 
-def _plain(model: nn.Module, config: PreTrainedConfig) -> nn.Module:
+def _plain(model: nn.Module, config: Configuration) -> nn.Module:
     """The same weights in a fresh model: what Transformers loads from GGUF is slow and cannot be saved."""
     fresh = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     fresh.load_state_dict(model.state_dict())
