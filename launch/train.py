@@ -98,19 +98,16 @@ def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:
     """The arithmetic of a run, before its first step."""
     everything = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    windows, batch, world = len(feed.windows.user), run.data.global_batch, feed.ranks.world
+    windows, batch, world = feed.windows, run.data.global_batch, feed.ranks.world
     accumulated = batch // (run.data.micro_batch * world)
-    return "\n".join(
-        [
-            f"{run.name}: {feed.dataset.users:,} users, {feed.dataset.items:,} items, split {feed.dataset.split_name}, "
-            f"dataset {feed.dataset.fingerprint[:12]}",
-            f"{everything:,} parameters, {trained:,} trained; {windows:,} windows with "
-            f"{int(feed.windows.targets.sum()):,} targets",
-            f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} process(es)"
-            f"; {run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs"
-            + (f"; going on from step {start:,}" if start else ""),
-        ]
-    )
+    lines = [
+        f"{run.name}: {feed.dataset.users:,} users, {feed.dataset.items:,} items, split {feed.dataset.split_name}, "
+        f"dataset {feed.dataset.fingerprint[:12]}",
+        f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.targets:,} targets",
+        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes; "
+        f"{run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
+    ]
+    return "\n".join(lines + [f"going on from step {start:,}"] * (start > 0))
 
 
 if __name__ == "__main__":

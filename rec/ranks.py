@@ -70,6 +70,12 @@ def from_environment() -> Ranks:
     )
 
 
+def join(ranks: Ranks) -> None:
+    """Joins the group of processes that the launcher started, for work in which only small values are exchanged."""
+    if ranks.world > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo")
+
+
 def leave() -> None:
     """Closes the process group, so that a launcher sees a clean end."""
     if dist.is_available() and dist.is_initialized():

@@ -1,4 +1,4 @@
-"""Real ranks inside a test: forked after all imports are paid for, joined by gloo over a file on this machine."""
+"""Real ranks inside a test: forked after all imports are paid for, joined by gloo on this machine."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def run_ranks(fn: Callable[[Ranks], T], world: int, seconds: float = 120) -> list[T]:
-    """`fn` on `world` forked ranks: their values in rank order, or the failure of the first rank that has one.
+    """`fn` on `world` forked ranks: their values in rank order, or an error with what failed where.
 
     Closures are welcome, since nothing is pickled but the value. A world of one is forked, too.
     """

@@ -13,6 +13,8 @@ import yaml
 from rec.config.tree import Run
 from rec.errors import ConfigError
 
+T = typing.TypeVar("T")
+
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Run:
     """Reads a run: defaults, overlaid by the file, overlaid by `key.path=value` words. The last word wins.
@@ -26,6 +28,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
     >>> run.name, run.model.dim, run.optim.lr, run.optim.clip
     ('tiny', 32, 0.0003, 1.0)
     """
+    values = read_values(path)
+    for word in overrides:
+        _override(values, word)
+    values.setdefault("name", path.stem)
+    return from_values(values)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, as they stand there."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -35,17 +46,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
     values = _parse(text, where=str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no keys; write `key: value` lines")
-    for word in overrides:
-        _override(values, word)
-    values.setdefault("name", path.stem)
-    return from_values(values)
+    return values
+
+
+def build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of any kind from plain values, or ConfigError for an unknown key or a value of another type."""
+    return typing.cast(T, _build(kind, values, ""))
 
 
 def from_values(values: Mapping[str, Any]) -> Run:
     """The run that nested plain values describe."""
-    run = _build(Run, values, "")
-    assert isinstance(run, Run)
-    return run
+    return build(Run, values)
 
 
 def to_values(node: Any) -> Any:

@@ -1,17 +1,18 @@
 """step -> this rank's micro-batches, prepared ahead of use."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from rec.config.tree import Data
-from rec.data import views
 from rec.data.batch import Sequences
 from rec.data.dataset import Dataset
 from rec.data.keys import keys
 from rec.data.negatives import Negatives
 from rec.data.order import deal, windows_of_step
+from rec.data.views import next_items
 from rec.data.windows import Windows, cut
 from rec.errors import ConfigError, DatasetError
 from rec.ranks import Ranks
@@ -33,8 +34,12 @@ class Feed:
     def __init__(self, dataset: Dataset, data: Data, *, predict_first: bool, seed: int, ranks: Ranks) -> None:
         check_batches(data, ranks.world)
         self.dataset, self.data, self.seed, self.ranks = dataset, data, seed, ranks
-        self.windows: Windows = cut(dataset, data.max_items, predict_first=predict_first)
-        if not len(self.windows.user):
+        self.predict_first = predict_first
+        self.windows_of_epoch = lru_cache(maxsize=2)(self._cut)
+        first_epoch = self.windows_of_epoch(0)
+        self.windows, self.targets = len(first_epoch.user), first_epoch.targets
+        """Windows, and scored positions, of an epoch: of every epoch."""
+        if not self.targets:
             raise DatasetError(
                 f"{dataset.root} has no user with two training interactions; nothing can be learnt from it"
             )
@@ -55,20 +60,20 @@ class Feed:
         """Ends the thread that prepares ahead."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _make(self, k: int) -> Step:
-        order = windows_of_step(k, seed=self.seed, windows=len(self.windows.user), global_batch=self.data.global_batch)
-        micro_batch, ranks = self.data.micro_batch, self.ranks
-        mine = deal(order, self.windows.lengths, micro_batch=micro_batch, rank=ranks.rank, world=ranks.world)
-        return Step(
-            batches=[self._batch(k, rows) for rows in mine],
-            targets=int(self.windows.targets[order].sum()),
-            items=int(self.windows.lengths[order].sum()),
-        )
+    def _cut(self, epoch: int) -> Windows:
+        return cut(self.dataset, self.data.max_items, predict_first=self.predict_first, seed=self.seed, epoch=epoch)
 
-    def _batch(self, k: int, rows: np.ndarray) -> Sequences:
-        return views.next_items(
-            self.dataset, self.windows, rows, keys(self.seed, k, rows), self.negatives, self.data.negatives
-        )
+    def _make(self, k: int) -> Step:
+        epochs = windows_of_step(k, seed=self.seed, windows=self.windows, global_batch=self.data.global_batch)
+        parts = [self.windows_of_epoch(epoch).take(numbers) for epoch, numbers in epochs]
+        step = Windows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        mine = deal(step.length, micro_batch=self.data.micro_batch, rank=self.ranks.rank, world=self.ranks.world)
+        batches = [self._batch(k, step.take(rows)) for rows in mine]
+        return Step(batches, targets=max(1, step.targets), items=int(step.length.sum()))
+
+    def _batch(self, k: int, windows: Windows) -> Sequences:
+        key_B = keys(self.seed, k, windows.number)
+        return next_items(self.dataset, windows, key_B, self.negatives, self.data.negatives)
 
 
 def check_batches(data: Data, world: int) -> None:

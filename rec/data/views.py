@@ -11,24 +11,18 @@ from rec.data.negatives import Negatives
 from rec.data.windows import Windows
 
 
-def next_items(
-    dataset: Dataset, windows: Windows, rows: IntArray, keys: Keys, negatives: Negatives, count: int
-) -> Sequences:
-    """The windows `rows` as a batch, with `count` negatives each."""
-    start, lengths = windows.start[rows], windows.lengths[rows]
-    width = max(1, int(lengths.max()))
-    items_BT = _gather(dataset.item_rows, start, lengths, width)
-    targets_BT = _gather(dataset.item_rows, start + 1, lengths, width)
-    first_B = np.where(windows.first[rows], dataset.item_rows[start], PADDING)
-    negatives_BK, log_q_BK = negatives.sample(windows.user[rows], keys, count)
+def next_items(dataset: Dataset, windows: Windows, key_B: Keys, negatives: Negatives, count: int) -> Sequences:
+    """Windows as a batch, with `count` negatives each."""
+    width = max(1, int(windows.length.max()))
+    negatives_BK, log_q_BK = negatives.sample(windows.user, key_B, count)
     return Sequences(
-        user_B=_int64(windows.user[rows]),
-        items_BT=_int64(items_BT),
-        targets_BT=_int64(targets_BT),
-        first_B=_int64(first_B),
+        user_B=_int64(windows.user),
+        items_BT=_int64(_gather(dataset.item_rows, windows.start, windows.length, width)),
+        targets_BT=_int64(_gather(dataset.item_rows, windows.start + 1, windows.length, width)),
+        first_B=_int64(np.where(windows.first, dataset.item_rows[windows.start], PADDING)),
         negatives_BK=_int64(negatives_BK),
         log_q_BK=torch.from_numpy(log_q_BK),
-        key_B=torch.from_numpy(keys.view(np.int64).copy()),
+        key_B=torch.from_numpy(key_B.view(np.int64).copy()),
     )
 
 

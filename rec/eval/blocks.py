@@ -44,6 +44,14 @@ def split_into_blocks(dataset: Dataset, split: Split, size: int) -> list[IntArra
     return [users[start : start + size] for start in range(0, len(users), size)]
 
 
+def targets(dataset: Dataset, split: Split, users: IntArray) -> tuple[IntArray, IntArray]:
+    """(n) position within `users` and item row of all their targets; a target that is repeated is one."""
+    first, last = (VALID_START, VALID_STOP) if split == "valid" else (TEST_START, TEST_STOP)
+    bounds = dataset.bounds[users].astype(np.int64)
+    begin = dataset.offsets[users] + bounds[:, first]
+    return _once(*_ragged(dataset, begin, bounds[:, last] - bounds[:, first]), dataset.items)
+
+
 def assemble(
     dataset: Dataset,
     split: Split,
@@ -58,18 +66,18 @@ def assemble(
     A user without a single training interaction is asked about as the user nobody knows, row 0: there is no
     user vector that training could have touched.
     """
-    first, last = (VALID_START, VALID_STOP) if split == "valid" else (TEST_START, TEST_STOP)
     begin, bounds = dataset.offsets[users], dataset.bounds[users].astype(np.int64)
-    shown = np.minimum(bounds[:, first], max_items)
-    history_BT = _padded(*_ragged(dataset, begin + bounds[:, first] - shown, shown), len(users), least=1)
-    targets = _once(*_ragged(dataset, begin + bounds[:, first], bounds[:, last] - bounds[:, first]), dataset.items)
-    seen = _once(*_ragged(dataset, begin, bounds[:, first]), dataset.items)
+    lengths = bounds[:, VALID_START if split == "valid" else TEST_START]
+    shown = np.minimum(lengths, max_items)
+    history_BT = _padded(*_ragged(dataset, begin + lengths - shown, shown), len(users), least=1)
+    seen = _once(*_ragged(dataset, begin, lengths), dataset.items)
     if not filter_seen:
         seen = (seen[0][:0], seen[1][:0])
-    hidden = np.isin(_key(*targets, dataset.items), _key(*seen, dataset.items))
+    query, item = targets(dataset, split, users)
+    hidden = np.isin(_key(query, item, dataset.items), _key(*seen, dataset.items))
     targets_BM, hidden_BM = (
-        _padded(*targets, len(users)),
-        _padded(targets[0], hidden.astype(np.int64), len(users)),
+        _padded(query, item, len(users)),
+        _padded(query, hidden.astype(np.int64), len(users)),
     )
     negatives = torch.from_numpy(np.stack([sampler.draw(user) for user in users.tolist()])) if sampler else None
     known = np.where(bounds[:, TRAIN_STOP] > 0, users, 0)
@@ -83,8 +91,8 @@ def assemble(
             negatives,
             favour_targets=sampler is not None and sampler.protocol.favours_targets,
         ),
-        np.bincount(targets[0], minlength=len(users)),
-        np.bincount(targets[0][hidden], minlength=len(users)),
+        np.bincount(query, minlength=len(users)),
+        np.bincount(query[hidden], minlength=len(users)),
     )
 
 

@@ -1,8 +1,9 @@
 """All queries of a split, each counted exactly once, on any number of ranks.
 
-Fixed blocks of queries are dealt to the ranks in turn. Every rank calls the scorer equally often, with a block
-of another where it has none left, since a sharded model can only be called by all ranks together. What comes back
-is put in the order of user rows, so that sums run in one order and no result depends on the number of ranks.
+Fixed blocks of queries are dealt to the ranks in turn. Every rank calls the scorer equally often, with a
+block of another where it has none left, since a sharded model can only be called by all ranks together. What
+comes back is put in the order of user rows, so that sums run in one order and no result depends on the number
+of ranks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from rec.data.dataset import TEST_START, VALID_START, Dataset, IntArray, Split
 from rec.errors import ConfigError, DatasetError
 from rec.eval import protocol as protocols
 from rec.eval import ranking
-from rec.eval.blocks import Block, assemble, split_into_blocks
+from rec.eval.blocks import Block, assemble, split_into_blocks, targets
 from rec.eval.exposure import Exposure
 from rec.eval.metrics import Metric, Placed, Values, parse_all
 from rec.eval.protocol import Protocol, Sampler
@@ -59,6 +60,13 @@ class Result:
         """(Q) items in the history, uncut."""
         column = VALID_START if self.split == "valid" else TEST_START
         return np.asarray(self.dataset.bounds[self.users, column], np.int64)
+
+    @cached_property
+    def target_counts(self) -> Values:
+        """(Q) training interactions of the target; their mean, where a query has several."""
+        query, item = targets(self.dataset, self.split, self.users)
+        counts = np.bincount(query, weights=self.dataset.train_counts[item], minlength=self.queries)
+        return np.asarray(counts / self.placed.targets, np.float64)
 
     @cached_property
     def exposure(self) -> Exposure:
@@ -147,7 +155,7 @@ def evaluate(
 def validation(
     score: Score, dataset: Dataset, *, config: Eval, max_items: int, ranks: Ranks, device: torch.device
 ) -> dict[str, float]:
-    """What the training loop asks for: `config.select` and `config.metrics` on `valid`, fully ranked, by name."""
+    """For the training loop: `config.select` and `config.metrics` on `valid`, fully ranked, by name."""
     names = (config.select, *config.metrics)
     result = evaluate(
         score, dataset, "valid", config=config, max_items=max_items, ranks=ranks, device=device, metrics=names

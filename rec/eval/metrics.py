@@ -1,7 +1,7 @@
 """Ranking metrics from the ranks of the targets: one value per query, in float64.
 
-A query has the targets T, a set of items; the best candidate is at rank 1. With hits(K) the targets at a rank of
-at most K:
+A query has the targets T, a set of items; the best candidate is at rank 1. With hits(K) the targets at a rank
+of at most K:
 
     recall@K     |hits(K)| / |T|
     precision@K  |hits(K)| / K
@@ -13,10 +13,10 @@ at most K:
 
 and, under names of their own, what some published tables report instead:
 
-    recall_capped@K    |hits(K)| / min(K, |T|), as in the tables of variational autoencoders (arXiv 1802.05814) and
-                       of their heirs: reaches 1 where |T| > K, and is never below recall@K
-    ndcg_retrieved@K   the ideal only reorders the targets found within a list of max(K, 50): a query is forgiven
-                       the targets it misses, so it is never below ndcg@K (the tables of arXiv 2311.00423)
+    recall_capped@K    |hits(K)| / min(K, |T|), as in tables of variational autoencoders (arXiv 1802.05814)
+                       and of their heirs: reaches 1 where |T| > K, and is never below recall@K
+    ndcg_retrieved@K   the ideal only reorders the targets found within a list of max(K, 50): a query is
+                       forgiven the targets it misses, so it is never below ndcg@K (arXiv 2311.00423)
 """
 
 import difflib

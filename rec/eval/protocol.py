@@ -3,12 +3,12 @@
     full           the whole catalogue without the items of the history; the honest one, and the default
     uniformN       N items drawn uniformly, none of which the user has anywhere in the log
     popularityN    the same, drawn by their training interactions
-    upstreamN      N items drawn uniformly, apart only from history and targets, and ties go to the target: the
-                   rule of published tables of the kind "1 + 100", kept for comparison with them. A constant model
-                   scores 1 there, and at validation the test item may be among the negatives
+    upstreamN      N items drawn uniformly, apart only from history and targets; ties go to the target: the
+                   rule of published tables of the kind "1 + 100", kept for comparison with them. A constant
+                   model scores 1 there, and at validation the test item may be among the negatives
 
-Drawn items are distinct, and a function of (seed, user) and of what they may not be: the same on any number of
-ranks. Sampled metrics flatter, and can turn the order of models around (Krichene and Rendle, KDD 2020).
+Drawn items are distinct, and a function of (seed, user) and of what they may not be: the same on any number
+of ranks. Sampled metrics flatter, and can turn the order of models around (Krichene and Rendle, KDD 2020).
 """
 
 import difflib

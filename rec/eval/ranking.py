@@ -3,11 +3,13 @@
     rank of a target = candidates that are no targets and score at least as high
                      + its place among the targets of the query
 
-so a constant model puts every target behind all other candidates, and equal targets follow one another. Items of
-the history and padding are no candidates; a target that stands in the history is none either, and never found.
+so a constant model puts every target behind all other candidates, and equal targets follow one another. Items
+of the history and padding are no candidates; a target that stands in the history is none either, and never
+found.
 
-Shapes: B queries of the block, C = items + 1 scores, M targets of the query that has most, S seen items of the
-query that has most, N sampled candidates, K recommended items. Memory: a small multiple of the block of scores.
+Shapes: B queries of the block, C = items + 1 scores, M targets of the query that has most, S seen items of
+the query that has most, N sampled candidates, K recommended items. Memory: a small multiple of the block of
+scores.
 """
 
 from collections.abc import Callable
@@ -40,7 +42,7 @@ class Pool(NamedTuple):
 
 
 def require_finite(scores_BC: Tensor, name: Callable[[int], str]) -> None:
-    """Raises FloatingPointError with the first user whose scores are not finite; `name` tells who is in a row."""
+    """Raises FloatingPointError with the first user whose scores are not finite, by `name` of the row."""
     if bool(torch.isfinite(scores_BC[:, 1:].sum(1)).all()):  # NaN and infinity survive a sum: one cheap pass
         return
     wrong_B = (~torch.isfinite(scores_BC[:, 1:])).sum(1).tolist()

@@ -50,6 +50,9 @@ def configuration(backbone: Backbone) -> Configuration:
     for key in DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, 0.0)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # of a vocabulary that may have been made smaller
+        if isinstance(getattr(config, key, None), int) and getattr(config, key) >= config.vocab_size:
+            setattr(config, key, None)
     config.use_cache = False
     return config
 

@@ -1,0 +1,124 @@
+"""The split as a view: for every user, how far training goes and where the targets of valid and test stand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rec.data.dataset import IntArray
+from rec.data.filters import drawn
+from rec.data.options import Options, SplitKind
+from rec.data.raw.values import milliseconds
+from rec.errors import ConfigError, DatasetError
+
+PARTS: dict[str, int] = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+"""Names that a split column may hold."""
+NAMES = ("train", "valid", "test", "history")
+"""Names in `interactions.parquet`; the history of a held-out user is neither trained on nor a target."""
+Cuts = tuple[float, float]
+
+
+def chosen(options: Options, has_split: bool, has_times: bool) -> SplitKind:
+    """The split of a log, or a ConfigError if the log does not allow it."""
+    kind = options.split or ("given" if options.split_column else "leave_one_out")
+    if kind == "given" and not has_split:
+        raise ConfigError("--split given needs a column with train, valid or test; name it with --split-column")
+    if kind == "time" and not has_times:
+        raise ConfigError("--split time needs times, which this log has not; choose leave_one_out or ratio")
+    return kind
+
+
+def fractions(options: Options) -> Cuts:
+    """Where valid and test begin, as shares."""
+    first, second = _two(options)
+    if not 0 < first <= second < 1:
+        raise ConfigError(f"--split-at {options.split_at} is not two rising fractions; write for example 0.8,0.9")
+    return first, second
+
+
+def moments(options: Options) -> tuple[int, int] | None:
+    """Where valid and test begin, in milliseconds; None where shares of the log are meant."""
+    texts = (options.split_at or "0.8,0.9").split(",")
+    if all(_is_fraction(text) for text in texts):
+        return None
+    times = [milliseconds(text.strip()) for text in texts]
+    if len(times) != 2 or times[0] > times[1]:
+        raise ConfigError(
+            f"--split-at {options.split_at} is not two rising moments; write for example 2019-01-01,2020-01-01"
+        )
+    return times[0], times[1]
+
+
+def codes(column: pa.DictionaryArray) -> IntArray:
+    """(rows) int8: 0 train, 1 valid, 2 test; DatasetError names values that are none of these."""
+    names = column.dictionary.to_pylist()
+    unknown = sorted(set(names) - PARTS.keys())
+    if unknown:
+        raise DatasetError(
+            f"the split column holds '{unknown[0]}'; use only {', '.join(PARTS)}, or name another --split-column"
+        )
+    parts = np.array([PARTS[name] for name in names], np.int8)
+    return parts[column.indices.to_numpy()] if len(parts) else np.empty(0, np.int8)
+
+
+def by_counts(train: IntArray, valid: IntArray, test: IntArray) -> IntArray:
+    """(users, 5) bounds of users whose rows stand in the order train, valid, test."""
+    return np.stack([train, train, train + valid, train + valid, train + valid + test], axis=1).astype(np.int32)
+
+
+def leave_one_out(lengths: IntArray) -> IntArray:
+    """(users, 5): the last interaction is for test, the one before for valid; fewer than three are all for training."""
+    enough = (lengths >= 3).astype(lengths.dtype)
+    return by_counts(lengths - 2 * enough, enough, enough)
+
+
+def ratio(lengths: IntArray, cuts: Cuts) -> IntArray:
+    """(users, 5): every user's sequence is cut at two shares of its length; the first interaction is for training."""
+    first, second = (np.minimum(np.maximum(_share(lengths, cut), 1), lengths) for cut in cuts)
+    return by_counts(first, second - first, lengths - second)
+
+
+def held_out(lengths: IntArray, users: pa.StringArray, seed: int, cuts: Cuts) -> IntArray:
+    """(users, 5): shares of the users are for valid and test: they train nothing, their last fifth is the target."""
+    order = drawn(users, np.arange(len(lengths)), seed, "held out")
+    first, second = (int(_share(np.array([len(lengths)]), cut)[0]) for cut in cuts)
+    part = np.zeros(len(lengths), np.int8)
+    part[order[first:second]], part[order[second:]] = 1, 2
+    start = np.minimum(np.maximum(_share(lengths, 0.8), 1), lengths)
+    bounds = by_counts(lengths, np.zeros_like(lengths), np.zeros_like(lengths))
+    nothing = np.zeros_like(lengths)
+    as_valid = np.stack([nothing, start, lengths, lengths, lengths], axis=1)
+    as_test = np.stack([nothing, nothing, nothing, start, lengths], axis=1)
+    bounds[part == 1], bounds[part == 2] = as_valid[part == 1], as_test[part == 2]
+    return bounds
+
+
+def row_parts(within: IntArray, bounds: IntArray) -> npt.NDArray[np.int8]:
+    """(rows) index into `NAMES`: of rows by their position `within` the user and the user's bounds (rows, 5)."""
+    train, valid_start, valid_stop, test_start, test_stop = bounds.T
+    part = np.full(len(within), 3, np.int8)
+    part[(within >= test_start) & (within < test_stop)] = 2
+    part[(within >= valid_start) & (within < valid_stop)] = 1
+    part[within < train] = 0
+    return part
+
+
+def _share(lengths: IntArray, cut: float) -> IntArray:
+    # the millionth makes 0.8 x 5 four, whatever the rounding of 0.8
+    share: IntArray = np.floor(lengths * cut + 1e-6).astype(np.int64)
+    return share
+
+
+def _two(options: Options) -> Sequence[float]:
+    texts = (options.split_at or "0.8,0.9").split(",")
+    if len(texts) != 2 or not all(_is_fraction(text) for text in texts):
+        raise ConfigError(f"--split-at {options.split_at} is not two fractions; write for example 0.8,0.9")
+    return [float(text) for text in texts]
+
+
+def _is_fraction(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False

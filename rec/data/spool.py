@@ -1,0 +1,49 @@
+"""Columns in plain files beside the output: read and written in pieces, so that memory stays small."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK_ROWS = 1 << 20
+
+
+class Spool:
+    """Rows of a few fixed columns. Plain reads and writes rather than a memory map: mapped pages count as memory."""
+
+    def __init__(self, folder: Path, columns: Mapping[str, str]):
+        folder.mkdir(parents=True)
+        self.columns = {name: np.dtype(kind) for name, kind in columns.items()}
+        self.rows = 0
+        self._files = {name: (folder / name).open("w+b", buffering=0) for name in columns}
+
+    def append(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Adds rows at the end; every column must be given."""
+        for name in self.columns:
+            self.write(name, self.rows, values[name])
+        self.rows += len(next(iter(values.values())))
+
+    def write(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
+        """Puts values at rows start, start + 1, ..."""
+        file, kind = self._files[name], self.columns[name]
+        file.seek(start * kind.itemsize)
+        rest = memoryview(np.ascontiguousarray(values, kind).view(np.uint8).reshape(-1))
+        while len(rest):
+            rest = rest[file.write(rest) :]
+
+    def read(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """(stop - start) values."""
+        file, kind = self._files[name], self.columns[name]
+        file.seek(start * kind.itemsize)
+        return np.fromfile(file, kind, stop - start)
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) of pieces that together are all rows."""
+        for start in range(0, self.rows, BLOCK_ROWS):
+            yield start, min(start + BLOCK_ROWS, self.rows)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
