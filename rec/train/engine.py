@@ -52,12 +52,20 @@ class Engine:
         """
         self.accelerator.backward(share * self.ranks.world)
 
-    def update(self, clip: float) -> Tensor:
-        """One optimizer step on the gathered gradients; their norm before clipping."""
-        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), clip or torch.inf)
+    def clip(self, limit: float) -> float:
+        """Scales the gathered gradients down to the norm `limit` (0: no limit); their norm before."""
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), limit or torch.inf)
+        return norm.item()
+
+    @property
+    def skips_overflow(self) -> bool:
+        """Whether a step whose gradients are not finite is left out by itself, as the scaler of fp16 does."""
+        return self.accelerator.scaler is not None
+
+    def update(self) -> None:
+        """One optimizer step on the gathered gradients."""
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The model's tensors, and the optimizer's under `NAME/moment`; by parameter name, whole, on this rank."""

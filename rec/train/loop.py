@@ -21,7 +21,7 @@ Save = Callable[[bool], None]
 
 
 class NotFinite(ArithmeticError):
-    """The loss is not a number any more."""
+    """The loss, or its gradient, is not a number any more."""
 
 
 def train(
@@ -48,14 +48,16 @@ def train(
             losses.append(loss)
         sums, stopping = over_ranks(engine, losses, stop.asked)
         require_finite(engine, feed, data.batches, losses, sums, progress.step)
-        norm = engine.update(run.optim.clip)
+        norm = engine.clip(run.optim.clip)
+        require_finite_norm(engine, norm, progress.step)
+        engine.update()
         progress.step += 1
         report.advance(data.items)
 
         last = progress.step == steps
         if due(run.train.log_every, progress.step) or last:
             values = {name: value / data.targets for name, value in sums.items()}
-            report.train(progress.step, {**values, "grad_norm": norm.item(), "lr": run.optim.lr * share})
+            report.train(progress.step, {**values, "grad_norm": norm, "lr": run.optim.lr * share})
         best = False
         if (due(run.eval.every, progress.step) or last) and not stopping:
             metrics = validate()
@@ -105,3 +107,12 @@ def require_finite(
         f"the loss of step {step + 1} is not finite ({parts}), with the users {', '.join(users[:10])}{more}; "
         "nothing of this step was saved: lower optim.lr, or start again from the newest checkpoint"
     )
+
+
+def require_finite_norm(engine: Engine, norm: float, step: int) -> None:
+    """Raises NotFinite on every rank, before the step is taken, if a finite loss has a gradient that is not finite."""
+    if not math.isfinite(norm) and not engine.skips_overflow:
+        raise NotFinite(
+            f"the gradient norm of step {step + 1} is {norm}, though its loss is finite; nothing of this step was "
+            "saved: lower optim.lr, or start again from the newest checkpoint"
+        )
