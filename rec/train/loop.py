@@ -32,7 +32,9 @@ def train(
     Everything that depends on the step is a function of it: the data, the rate, the randomness. Losses are summed and
     divided by the scored positions of the global batch, so the curve depends on neither micro-batches nor ranks.
     """
-    steps, select = run.train.steps, run.eval.select
+    steps = run.train.steps
+    if progress.owed:
+        save(judge(run, validate, report, progress))
     while progress.step < steps and not progress.patience_is_out(run.eval):
         share = rate_at(progress.step, run.optim, steps)
         set_rates(engine.optimizer, share)
@@ -58,17 +60,22 @@ def train(
         if due(run.train.log_every, progress.step) or last:
             values = {name: value / data.targets for name, value in sums.items()}
             report.train(progress.step, {**values, "grad_norm": norm, "lr": run.optim.lr * share})
-        best = False
-        if (due(run.eval.every, progress.step) or last) and not stopping:
-            metrics = validate()
-            best = progress.judge(metrics[select])
-            report.evaluation(progress.step, metrics, best=best)
+        progress.owed = due(run.eval.every, progress.step) or last
+        best = progress.owed and not stopping and judge(run, validate, report, progress)
         last = last or progress.patience_is_out(run.eval)
         if due(run.train.save_every, progress.step) or best or last or stopping:
             save(best)
         if stopping:
             return False
     return True
+
+
+def judge(run: Run, validate: Validate, report: Report, progress: Progress) -> bool:
+    """Evaluates; whether it is the best so far."""
+    metrics = validate()
+    best = progress.judge(metrics[run.eval.select])
+    report.evaluation(progress.step, metrics, best=best)
+    return best
 
 
 def due(every: int, step: int) -> bool:

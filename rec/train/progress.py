@@ -15,11 +15,14 @@ class Progress:
     """Steps done when it was reached."""
     waited: int = 0
     """Evaluations since then."""
+    owed: bool = False
+    """Whether an evaluation was due when the run was stopped; it comes first when the run goes on."""
     trackers: dict[str, str] = field(default_factory=dict)
     """Ids of the runs of outside trackers."""
 
     def judge(self, value: float) -> bool:
         """Takes note of an evaluation; whether it is the best so far."""
+        self.owed = False
         if self.best is None or value > self.best:
             self.best, self.best_step, self.waited = value, self.step, 0
             return True
