@@ -86,9 +86,9 @@ def execute(run: "Run") -> int:
         feed.close()
         report.close()
         stop.close()
-    best = (
-        f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}" if progress.best else "not evaluated"
-    )
+    best = "not evaluated"
+    if progress.best is not None:
+        best = f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}"
     report.say(f"{'done' if finished else 'stopped'} at step {progress.step}: {best}; the run is in {run.folder}")
     world.leave()
     return DONE if finished else STOPPED

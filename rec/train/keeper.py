@@ -20,6 +20,7 @@ from rec.ranks import Ranks
 from rec.train.checkpoint import Checkpoints, require_same
 from rec.train.engine import Engine
 from rec.train.progress import Progress
+from rec.train.stop import stop_file
 
 FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
 """What may differ on resume among the groups that make a run's identity: it changes speed, not the curve."""
@@ -76,6 +77,7 @@ class Keeper:
                 raise CheckpointError(f"train.resume is never, but {folder} has checkpoints; choose another name=...")
             require_same(json.loads((newest / "state.json").read_text())["identity"], self.identity, newest)
         folder.mkdir(parents=True, exist_ok=True)
+        stop_file(folder).unlink(missing_ok=True)  # it has stopped the run that found it
         (folder / "run.yaml").write_text(dump(self.run), encoding="utf-8")
         (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
         return newest

@@ -7,11 +7,16 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
+def stop_file(folder: Path) -> Path:
+    """The file whose presence stops a run. Whoever starts the run again means it to run, and it is removed."""
+    return folder / "STOP"
+
+
 class Stop:
     """Raised by a signal to this process, or by a file named STOP in the run folder. A second signal ends at once."""
 
     def __init__(self, folder: Path) -> None:
-        self.file = folder / "STOP"
+        self.file = stop_file(folder)
         self._signalled = False
         self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
