@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from rec.errors import CheckpointError
 
 MARKER = "COMMITTED"
@@ -52,10 +54,11 @@ class Checkpoints:
             if best:
                 _replace_text(self.root / "best", folder.name)
             _sync(self.root)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the latter is how a full disk looks through safetensors
             shutil.rmtree(beside, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"cannot save {folder}: {error.strerror}; earlier checkpoints are intact: make room and start again"
+                f"cannot save {folder}: {reason}; earlier checkpoints are intact: make room and start again"
             ) from error
         self._prune()
         return folder
