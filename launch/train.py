@@ -38,7 +38,6 @@ def execute(run: "Run") -> int:
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
     from rec.models import build
-    from rec.nn import backbone
     from rec.report import Report
     from rec.train import trackers
     from rec.train.engine import Engine
@@ -55,10 +54,9 @@ def execute(run: "Run") -> int:
     stop = Stop(run.folder)
 
     torch.manual_seed(run.seed)
-    shape = backbone.configuration(run.model.backbone)
-    model = build(run.model, users=dataset.users, items=dataset.items, backbone_config=shape)
-    if run.model.item_init is not None:
-        model.start_items_from(torch.from_numpy(dataset.feature(run.model.item_init)[:]))
+    model = build(run.model, users=dataset.users, items=dataset.items)
+    if keeper.newest is None:
+        model.start(dataset)
     engine.prepare(model, build_optimizer(model, run.optim))
     progress = keeper.restore(engine)
 
