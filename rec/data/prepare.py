@@ -48,7 +48,7 @@ def prepare(source: str, out: Path, options: Options, append: Path | None = None
         progress.close()
         source_ = {"source": log.file.name, "format": log.format, "columns": dict(log.columns)}
         found["report"] |= {"funnel": intake.funnel, "skipped_lines": log.bad.skipped}
-        shown = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+        shown = {name: value.name if isinstance(value, Path) else value for name, value in asdict(options).items()}
         origin = {"appended_to": old.fingerprint} if old else {}
         return writer.commit({**found, **source_, **origin, "options": shown})
 

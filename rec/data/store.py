@@ -72,7 +72,8 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in [*self._columns.values(), *self._spools]:
+        files: list[Column | Spool] = [*self._columns.values(), *self._spools]
+        for file in files:
             try:
                 file.close()
             except OSError:  # a full disk may refuse the last bytes, too

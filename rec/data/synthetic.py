@@ -56,7 +56,8 @@ class World:
     def popular(self, topic: Ints, random: np.random.Generator) -> Ints:
         """An item of each topic, by popularity."""
         place: Ints = np.searchsorted(self.share, random.random(len(topic)))
-        return topic * self.size + place
+        item: Ints = topic * self.size + place
+        return item
 
 
 def lengths(users: int, interactions: int, seed: int) -> Ints:

@@ -229,8 +229,8 @@ def test_columns_cannot_be_named_for_plain_lines(tmp_path: Path) -> None:
 
 def test_long_logs_are_read_in_pieces_that_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    rows = [(f"u{user}", f"i{item}", 3, SECOND + index) for index, (user, item) in
-            enumerate(zip(generator.integers(40, size=3000), generator.integers(50, size=3000), strict=True))]  # fmt: skip
+    pairs = generator.integers([40, 50], size=(3000, 2)).tolist()
+    rows = [(f"u{user}", f"i{item}", 3, SECOND + index) for index, (user, item) in enumerate(pairs)]
     records = [dict(zip(("user", "item", "rating", "timestamp"), row, strict=True)) for row in rows]
     files = {"csv": csv(tmp_path, rows), "jsonl": json_lines(tmp_path, records)}
     whole = {name: prepared(file, f"{name}-whole", format=name).fingerprint for name, file in files.items()}

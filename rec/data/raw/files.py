@@ -104,17 +104,15 @@ def blocks(source: Source) -> Iterator[tuple[bytes, int]]:
 
 
 def first_line(file: Path) -> str:
-    """The first line of a text file that holds anything, without its end; empty if there is none."""
+    """The first line of a text file, without its end."""
     data = b""
     with Source(file) as source:
-        while b"\n" not in data.lstrip() and (more := source.read(1 << 16)):
+        while b"\n" not in data and (more := source.read(1 << 16)):
             data += more
-    line = data.lstrip().split(b"\n")[0].rstrip(b"\r")
     try:
-        return line.decode("utf-8-sig")
+        return data.split(b"\n")[0].rstrip(b"\r").decode("utf-8-sig")
     except UnicodeDecodeError:
-        number = 1 + data[: len(data) - len(data.lstrip())].count(b"\n")
-        raise not_utf8(file, number) from None
+        raise not_utf8(file, 1) from None
 
 
 def not_utf8(file: Path, line: int) -> DatasetError:
