@@ -58,7 +58,7 @@ class Ranks:
             dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise outcome[1]
-        return outcome[0]  # type: ignore[no-any-return]
+        return outcome[0]
 
 
 def from_environment() -> Ranks:
@@ -68,6 +68,12 @@ def from_environment() -> Ranks:
         world=int(os.environ.get("WORLD_SIZE", 1)),
         local_rank=int(os.environ.get("LOCAL_RANK", 0)),
     )
+
+
+def join(ranks: Ranks) -> None:
+    """Joins the group of processes that the launcher started, for work in which only small values are exchanged."""
+    if ranks.world > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo")
 
 
 def leave() -> None:

@@ -120,8 +120,6 @@ class Data:
     """Sampled items per window, shared by its positions, never among the user's training items."""
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
     """Distribution of the negatives: over the catalogue, or by training interactions."""
-    item_dropout: float = 0.0
-    """Probability that an input item of a training window is left out; targets stay."""
     prefetch: int = 2
     """Steps whose batches are prepared ahead of use, in a thread."""
 
@@ -130,10 +128,6 @@ class Data:
             require(getattr(self, name) > 0, f"data.{name} is {getattr(self, name)}; choose a positive number")
         require(self.negatives >= 0, f"data.negatives is {self.negatives}; choose 0 or more")
         require(self.prefetch >= 0, f"data.prefetch is {self.prefetch}; choose 0 or more")
-        require(
-            0 <= self.item_dropout < 1,
-            f"data.item_dropout is {self.item_dropout}; choose from 0 up to, not including, 1",
-        )
         require(
             self.global_batch % self.micro_batch == 0,
             f"data.global_batch ({self.global_batch}) must be a multiple of data.micro_batch ({self.micro_batch})",

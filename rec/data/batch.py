@@ -29,6 +29,8 @@ class Sequences(NamedTuple):
     """int64 item rows predicted from the user token alone; `PADDING` where there is none."""
     negatives_BK: Tensor
     """int64 item rows that are in none of the user's training interactions; K may be 0."""
+    log_q_BK: Tensor
+    """float32 log probability of each negative under the distribution it was drawn from."""
     key_B: Tensor
     """int64 random keys, a function of (seed, step, window): all randomness inside a model hangs on them."""
 

@@ -53,9 +53,7 @@ class Dataset:
         """Maps a prepared dataset into memory; reads nothing but the manifest and the offsets."""
         manifest_file = root / "dataset.json"
         if not manifest_file.is_file():
-            raise DatasetError(
-                f"{root} is not a prepared dataset (no dataset.json); make it with `kindling prepare SOURCE --out {root}`"
-            )
+            raise DatasetError(f"{root} is not a prepared dataset; make it with `kindling prepare SOURCE --out {root}`")
         manifest = json.loads(manifest_file.read_text())
         if manifest["schema"] != SCHEMA:
             raise DatasetError(f"{root} has schema {manifest['schema']}, this version reads {SCHEMA}; prepare it again")
@@ -94,7 +92,7 @@ class Dataset:
     @cached_property
     def times(self) -> IntArray:
         """(interactions) int64 milliseconds since 1970; positions where the log has no time (`has_times`)."""
-        return np.load(self.root / "sequences/times.npy", mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(self.root / "sequences/times.npy", mmap_mode="r")
 
     @property
     def has_times(self) -> bool:
@@ -103,7 +101,7 @@ class Dataset:
     @cached_property
     def ratings(self) -> FloatArray:
         """(interactions) float32 as given; 1 where the log has none."""
-        return np.load(self.root / "sequences/ratings.npy", mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(self.root / "sequences/ratings.npy", mmap_mode="r")
 
     def train_items(self, user: int) -> IntArray:
         """Item rows of the user's training interactions, in order."""
@@ -132,7 +130,7 @@ class Dataset:
     def train_positions(self) -> npt.NDArray[np.bool_]:
         """(interactions) which stored positions are trained on; all other interactions stay unseen by any fit."""
         within = np.arange(self.interactions) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
-        return within < np.repeat(self.bounds[:, TRAIN_STOP], np.diff(self.offsets))  # type: ignore[no-any-return]
+        return within < np.repeat(self.bounds[:, TRAIN_STOP], np.diff(self.offsets))
 
     @cached_property
     def train_counts(self) -> IntArray:
@@ -157,7 +155,7 @@ class Dataset:
             raise DatasetError(
                 f"{self.root} has no feature '{name}' (there: {', '.join(present)}); add it with `kindling embed`"
             )
-        return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(file, mmap_mode="r")
 
 
 def ragged(sequences: Sequence[IntArray]) -> tuple[IntArray, IntArray]:

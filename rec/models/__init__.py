@@ -1,0 +1,45 @@
+"""The recommenders, and the one place that knows them all."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from rec.config.tree import SoftToken as SoftTokenConfig
+from rec.errors import ConfigError
+from rec.models.base import Recommender
+from rec.models.soft_token import SoftToken
+from rec.nn.backbone import Configuration
+
+
+def build(
+    config: SoftTokenConfig, *, users: int, items: int, backbone_config: Configuration, weights: bool = True
+) -> Recommender:
+    """The recommender that a configuration describes, on the CPU, in fp32.
+
+    Args:
+        config: the `model` group of a run.
+        users: number of users, without padding.
+        items: number of items, without padding.
+        backbone_config: from `rec.nn.backbone.configuration`, or a saved one.
+        weights: whether pretrained backbone weights are wanted; false where saved ones are loaded right after.
+
+    Raises:
+        ConfigError: if a pattern of `model.freeze` fits no parameter, or none is left to train.
+    """
+    match config:
+        case SoftTokenConfig():
+            model = SoftToken(config, users=users, items=items, backbone_config=backbone_config, weights=weights)
+    _freeze(model, config.freeze)
+    return model
+
+
+def _freeze(model: Recommender, patterns: Sequence[str]) -> None:
+    """Takes the parameters whose names fit a pattern out of training."""
+    for pattern in patterns:
+        fitting = [parameter for name, parameter in model.named_parameters() if fnmatchcase(name, pattern)]
+        if not fitting:
+            parts = ", ".join(f"{name}.*" for name, _ in model.named_children())
+            raise ConfigError(f"model.freeze names '{pattern}', which fits no parameter; the parts are {parts}")
+        for parameter in fitting:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"model.freeze is {', '.join(patterns)}, which leaves nothing to train; take one out")

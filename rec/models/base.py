@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from rec.data.batch import Queries, Sequences
+from rec.nn.backbone import Configuration
 
 
 class Loss(NamedTuple):
@@ -27,6 +28,13 @@ A trained model, called, and the `score` method of a counting baseline are both 
 
 class Recommender(nn.Module, ABC):
     """A trained recommender: two verbs behind one door, since DDP and ZeRO only watch `forward`."""
+
+    backbone_config: Configuration
+    """Configuration of the language model inside, saved beside the weights."""
+
+    @abstractmethod
+    def start_items_from(self, features: Tensor) -> None:
+        """Starts the item table from (items + 1, W) features instead of random numbers."""
 
     @abstractmethod
     def loss(self, batch: Sequences) -> Loss:

@@ -1,0 +1,84 @@
+"""`kindling recommend RUN --users FILE | --history FILE`: what to show to whom."""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from launch.command import DONE, command
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kindling recommend", description="The best items for each person.")
+    parser.add_argument("run", type=Path, help="folder of a trained run, or its model folder")
+    people = parser.add_mutually_exclusive_group(required=True)
+    people.add_argument(
+        "--users", type=Path, help="known users, one external id a line; their history is the dataset's"
+    )
+    people.add_argument(
+        "--history",
+        type=Path,
+        help='raw histories of anybody: *.jsonl {"user", "items"}, or `user item item ...` lines',
+    )
+    parser.add_argument("--dataset", type=Path, help="where --users have their history (default: what was trained on)")
+    parser.add_argument("--k", type=int, default=20, help="items a person (default 20)")
+    parser.add_argument("--out", type=Path, help="*.csv, *.parquet or *.jsonl (default: a table on the screen)")
+    return parser.parse_args()
+
+
+@command
+def main() -> int:
+    """Recommends for every person of a file."""
+    given = arguments()
+    import rec
+    from rec.data import people
+
+    model = rec.load(given.run)
+    if given.users is not None:
+        persons = known(given.dataset or model.saved.run.dataset, people.read_users(given.users))
+    else:
+        persons = people.read_histories(given.history)
+    users, histories = [user for user, _ in persons], [items for _, items in persons]
+    missing = model.unknown(histories)
+    if missing:
+        more = "" if len(missing) <= 5 else f" and {len(missing) - 5} more"
+        print(f"left out, unknown to the model: items {', '.join(missing[:5])}{more}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said above, in full
+        lists = model.recommend(histories, given.k, users=users)
+    rows = [
+        {"user": user, "rank": rank, "item": item, "score": score, "title": title}
+        for user, items in zip(users, lists, strict=True)
+        for rank, (item, score, title) in enumerate(items, 1)
+    ]
+    if given.out is not None:
+        people.write_recommendations(rows, given.out)
+        print(f"{len(lists):,} people, {len(rows):,} recommendations: {given.out}", file=sys.stderr)
+    else:
+        for row in rows:
+            print(f"{row['user'] or '-'}\t{row['rank']}\t{row['item']}\t{row['score']:.4f}\t{row['title']}")
+    return DONE
+
+
+def known(folder: Path, users: list[str]) -> "list[tuple[str | None, list[str]]]":
+    """The users with all that the dataset knows of them."""
+    from rec.data.dataset import Dataset
+    from rec.errors import DatasetError
+
+    dataset = Dataset.open(folder)
+    rows = {user: row for row, user in enumerate(dataset.user_ids) if row}
+    strangers = [user for user in users if user not in rows]
+    if strangers:
+        raise DatasetError(
+            f"{len(strangers)} of {len(users)} users are not in {folder}, the first is '{strangers[0]}'; "
+            "give people from outside with --history"
+        )
+    ids = dataset.item_ids
+    return [
+        (user, [ids[item] for item in dataset.item_rows[dataset.offsets[row] : dataset.offsets[row + 1]]])
+        for user, row in ((user, rows[user]) for user in users)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""step -> this rank's micro-batches, prepared ahead of use."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from rec.config.tree import Data
+from rec.data.batch import Sequences
+from rec.data.dataset import Dataset
+from rec.data.keys import keys
+from rec.data.negatives import Negatives
+from rec.data.order import deal, windows_of_step
+from rec.data.views import next_items
+from rec.data.windows import Windows, cut
+from rec.errors import ConfigError, DatasetError
+from rec.ranks import Ranks
+
+
+class Step(NamedTuple):
+    """What one rank does in one optimizer step."""
+
+    batches: list[Sequences]
+    targets: int
+    """Scored positions in the *global* batch; every rank counts them alike, without asking the others."""
+    items: int
+    """Real (unpadded) input positions in the global batch."""
+
+
+class Feed:
+    """The training data as a function of the step. Steps may be asked for in any order, at the same cost."""
+
+    def __init__(self, dataset: Dataset, data: Data, *, predict_first: bool, seed: int, ranks: Ranks) -> None:
+        check_batches(data, ranks.world)
+        self.dataset, self.data, self.seed, self.ranks = dataset, data, seed, ranks
+        self.predict_first = predict_first
+        self.windows_of_epoch = lru_cache(maxsize=2)(self._cut)
+        first_epoch = self.windows_of_epoch(0)
+        self.windows, self.targets = len(first_epoch.user), first_epoch.targets
+        """Windows, and scored positions, of an epoch: of every epoch."""
+        if not self.targets:
+            raise DatasetError(
+                f"{dataset.root} has no user with two training interactions; nothing can be learnt from it"
+            )
+        self.negatives = Negatives(dataset, data.negative_sampling)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
+        self._ahead: dict[int, Future[Step]] = {}
+
+    def step(self, k: int) -> Step:
+        """The micro-batches of step `k`; begins to prepare the steps after it."""
+        current = self._ahead.pop(k, None)
+        self._ahead = {step: future for step, future in self._ahead.items() if k < step <= k + self.data.prefetch}
+        for step in range(k + 1, k + 1 + self.data.prefetch):
+            if step not in self._ahead:
+                self._ahead[step] = self._thread.submit(self._make, step)
+        return current.result() if current else self._make(k)
+
+    def close(self) -> None:
+        """Ends the thread that prepares ahead."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _cut(self, epoch: int) -> Windows:
+        return cut(self.dataset, self.data.max_items, predict_first=self.predict_first, seed=self.seed, epoch=epoch)
+
+    def _make(self, k: int) -> Step:
+        epochs = windows_of_step(k, seed=self.seed, windows=self.windows, global_batch=self.data.global_batch)
+        parts = [self.windows_of_epoch(epoch).take(numbers) for epoch, numbers in epochs]
+        step = Windows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        mine = deal(step.length, micro_batch=self.data.micro_batch, rank=self.ranks.rank, world=self.ranks.world)
+        batches = [self._batch(k, step.take(rows)) for rows in mine]
+        return Step(batches, targets=max(1, step.targets), items=int(step.length.sum()))
+
+    def _batch(self, k: int, windows: Windows) -> Sequences:
+        key_B = keys(self.seed, k, windows.number)
+        return next_items(self.dataset, windows, key_B, self.negatives, self.data.negatives)
+
+
+def check_batches(data: Data, world: int) -> None:
+    """Raises ConfigError unless the global batch is whole micro-batches on every rank."""
+    if data.global_batch % (data.micro_batch * world):
+        share = data.global_batch // world if data.global_batch % world == 0 else 0
+        fitting = [size for size in range(1, share + 1) if share % size == 0]
+        nearest = sorted(sorted(fitting, key=lambda size: abs(size - data.micro_batch))[:3])
+        remedy = (
+            f"set data.micro_batch to {' or '.join(map(str, nearest))}"
+            if nearest
+            else f"set data.global_batch to a multiple of {world}"
+        )
+        raise ConfigError(
+            f"data.global_batch ({data.global_batch}) is not a multiple of data.micro_batch ({data.micro_batch}) "
+            f"times {world} processes; {remedy}"
+        )

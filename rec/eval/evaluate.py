@@ -1,0 +1,227 @@
+"""All queries of a split, each counted exactly once, on any number of ranks.
+
+Fixed blocks of queries are dealt to the ranks in turn. Every rank calls the scorer equally often, with a
+block of another where it has none left, since a sharded model can only be called by all ranks together. What
+comes back is put in the order of user rows, so that sums run in one order and no result depends on the number
+of ranks.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rec.config.tree import Eval
+from rec.data.dataset import TEST_START, VALID_START, Dataset, IntArray, Split
+from rec.errors import ConfigError, DatasetError
+from rec.eval import protocol as protocols
+from rec.eval import ranking
+from rec.eval.blocks import Block, assemble, split_into_blocks, targets
+from rec.eval.exposure import Exposure
+from rec.eval.metrics import Metric, Placed, Values, parse_all
+from rec.eval.protocol import Protocol, Sampler
+from rec.models.base import Score
+from rec.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Result:
+    """One reading of a split by one scorer."""
+
+    dataset: Dataset = field(repr=False)
+    split: Split
+    protocol: Protocol
+    metrics: tuple[Metric, ...]
+    users: IntArray = field(repr=False)
+    """(Q) user rows of the queries, ascending."""
+    placed: Placed = field(repr=False)
+    """Ranks of their targets."""
+    masked: IntArray = field(repr=False)
+    """(Q) targets that stand in the history and are never found."""
+    lists_QK: IntArray = field(repr=False)
+    """Recommended item rows; K is 0 unless a metric of exposure was asked for."""
+
+    @property
+    def queries(self) -> int:
+        return len(self.users)
+
+    @property
+    def masked_share(self) -> float:
+        """Share of all targets that stand in the history of their query, and so count as missed."""
+        return float(self.masked.sum() / self.placed.targets.sum())
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """(Q) items in the history, uncut."""
+        column = VALID_START if self.split == "valid" else TEST_START
+        return np.asarray(self.dataset.bounds[self.users, column], np.int64)
+
+    @cached_property
+    def target_counts(self) -> Values:
+        """(Q) training interactions of the target; their mean, where a query has several."""
+        query, item = targets(self.dataset, self.split, self.users)
+        counts = np.bincount(query, weights=self.dataset.train_counts[item], minlength=self.queries)
+        return np.asarray(counts / self.placed.targets, np.float64)
+
+    @cached_property
+    def exposure(self) -> Exposure:
+        return Exposure(self.lists_QK, self.dataset.train_counts)
+
+    def values(self, metric: Metric) -> Values:
+        """(Q) the metric of each query; `coverage` has none."""
+        return self.exposure.values(metric) if metric.of_exposure else metric.values(self.placed)
+
+    def mean(self, metric: Metric) -> float:
+        if metric.name == "coverage":
+            return self.exposure.coverage(metric.cutoff)
+        return float(self.values(metric).mean())
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Metric with its protocol -> mean over queries, for example `ndcg@10[full]`."""
+        return {self.label(metric): self.mean(metric) for metric in self.metrics}
+
+    def label(self, metric: Metric) -> str:
+        return f"{metric}[{self.protocol}]"
+
+
+def evaluate(
+    score: Score,
+    dataset: Dataset,
+    split: Split,
+    *,
+    config: Eval,
+    max_items: int,
+    ranks: Ranks,
+    device: torch.device,
+    protocol: str = "full",
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Result:
+    """Ranks the targets of every query of the split; the same result on every rank.
+
+    `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is put into
+    evaluation mode for the time, and back.
+    """
+    asked = parse_all(config.metrics if metrics is None else metrics)
+    among = protocols.parse(protocol)
+    if split == "train":
+        raise ConfigError("the split is 'train', which has no targets; choose valid or test")
+    longest = max((metric.cutoff for metric in asked if metric.of_exposure), default=0)
+    if longest and not among.full:
+        raise ConfigError(f"coverage, popularity and head_share need the protocol full, not {among}")
+    blocks = split_into_blocks(dataset, split, config.block)
+    if not blocks:
+        raise DatasetError(f"{dataset.root} has no targets in the split '{split}'; choose another split")
+    ask = _Asker(
+        dataset=dataset,
+        split=split,
+        max_items=max_items,
+        filter_seen=config.filter_seen and among.kind != "upstream",  # there, a target is always a candidate
+        sampler=None if among.full else Sampler.of(among, dataset, split, seed),
+        longest=longest,
+        device=device,
+    )
+    answers: list[_Answer] = []
+    failures: list[str] = []
+    with torch.no_grad(), _evaluation_mode(score):
+        for turn in range(-(-len(blocks) // ranks.world)):
+            mine = turn * ranks.world + ranks.rank
+            block = ask.block(blocks[min(mine, len(blocks) - 1)])
+            scores_BC = ask.scores(score, block)
+            if mine < len(blocks):
+                try:
+                    answers.append(ask.answer(scores_BC, block))
+                except FloatingPointError as error:  # kept until all ranks can raise it together
+                    failures.append(str(error))
+    everywhere = ranks.gather((answers, failures))
+    for _, wrong in everywhere:
+        if wrong:
+            raise FloatingPointError(wrong[0])
+    columns = zip(*(answer for given, _ in everywhere for answer in given), strict=True)
+    whole = _Answer(*(np.concatenate(column) for column in columns))
+    order = np.argsort(whole.users)
+    places = whole.ranks[np.argsort(np.repeat(whole.users, whole.targets), kind="stable")]
+    offsets = np.concatenate([[0], np.cumsum(whole.targets[order])])
+    users, masked, lists_QK = whole.users[order], whole.masked[order], whole.lists_QK[order]
+    return Result(dataset, split, among, asked, users, Placed(places, offsets), masked, lists_QK)
+
+
+def validation(
+    score: Score, dataset: Dataset, *, config: Eval, max_items: int, ranks: Ranks, device: torch.device
+) -> dict[str, float]:
+    """For the training loop: `config.select` and `config.metrics` on `valid`, fully ranked, by name."""
+    names = (config.select, *config.metrics)
+    result = evaluate(
+        score, dataset, "valid", config=config, max_items=max_items, ranks=ranks, device=device, metrics=names
+    )
+    return {str(metric): result.mean(metric) for metric in result.metrics}
+
+
+class _Answer(NamedTuple):
+    """What is kept of a block."""
+
+    users: IntArray
+    targets: IntArray
+    masked: IntArray
+    ranks: IntArray
+    lists_QK: IntArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asker:
+    """Users -> queries -> scores -> ranks, one block at a time."""
+
+    dataset: Dataset
+    split: Split
+    max_items: int
+    filter_seen: bool
+    sampler: Sampler | None
+    longest: int
+    device: torch.device
+
+    def block(self, users: IntArray) -> Block:
+        return assemble(
+            self.dataset,
+            self.split,
+            users,
+            max_items=self.max_items,
+            filter_seen=self.filter_seen,
+            sampler=self.sampler,
+        )
+
+    def scores(self, score: Score, block: Block) -> Tensor:
+        scores_BC = score(block.queries.to(self.device))
+        shape = (len(block.users), self.dataset.items + 1)
+        if scores_BC.shape != shape:
+            raise ValueError(f"scores have the shape {tuple(scores_BC.shape)}, expected {shape}: queries, items + 1")
+        return scores_BC
+
+    def answer(self, scores_BC: Tensor, block: Block) -> _Answer:
+        ranking.require_finite(scores_BC, lambda row: self.dataset.user_ids[block.users[row]])
+        pool = block.pool.to(scores_BC.device)
+        ranks_BM = ranking.ranks(scores_BC, pool).cpu().numpy()
+        own = np.arange(ranks_BM.shape[1]) < block.targets[:, None]
+        lists_BK = np.zeros((len(block.users), 0), np.int32)
+        if self.longest:
+            lists_BK = ranking.best(scores_BC, pool.seen_BS, self.longest).int().cpu().numpy()
+        return _Answer(block.users, block.targets, block.masked, ranks_BM[own], lists_BK)
+
+
+@contextmanager
+def _evaluation_mode(score: Score) -> Iterator[None]:
+    """Turns dropout off if the scorer is a module or the method of one, and leaves it as it was."""
+    owner: object = getattr(score, "__self__", score)
+    module = owner if isinstance(owner, nn.Module) and owner.training else None
+    if module is not None:
+        module.eval()
+    try:
+        yield
+    finally:
+        if module is not None:
+            module.train()

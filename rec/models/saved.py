@@ -1,0 +1,116 @@
+"""A trained model as a folder that needs nothing else: no dataset, no optimizer, no launcher.
+
+RUN/model/
+  model.safetensors         the weights, fp32
+  run.yaml                  the resolved configuration
+  backbone/config.json      the language model's own configuration
+  items.parquet users.parquet   external ids by row, with what is known of them
+  model.json                schema, sizes, step, validation metrics, fingerprint and split of the dataset
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from safetensors.torch import load_file
+
+from rec.config.load import dump
+from rec.config.load import load as load_config
+from rec.config.tree import Run
+from rec.data.dataset import Dataset
+from rec.errors import CheckpointError
+from rec.models import build
+from rec.models.base import Recommender
+from rec.nn import backbone
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A saved model, opened."""
+
+    folder: Path
+    run: Run
+    model: Recommender
+    about: dict[str, Any]
+    """The contents of model.json."""
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        """External ids by row; row 0 is empty."""
+        return ["", *pq.read_table(self.folder / "items.parquet", columns=["item"])["item"].to_pylist()]
+
+    @cached_property
+    def user_ids(self) -> list[str]:
+        """External ids by row; row 0 is empty."""
+        return ["", *pq.read_table(self.folder / "users.parquet", columns=["user"])["user"].to_pylist()]
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """What to call each item row: its title, else its text, else its id."""
+        table = pq.read_table(self.folder / "items.parquet")
+        for column in ("title", "text"):
+            if column in table.column_names:
+                named = zip(table[column].to_pylist(), self.item_ids[1:], strict=True)
+                return ["", *(str(title or item) for title, item in named)]
+        return self.item_ids
+
+
+def publish(run: Run, model: Recommender, weights: Path, dataset: Dataset, about: dict[str, Any]) -> Path:
+    """Makes `RUN/model` out of a checkpoint's weights file, whole or not at all.
+
+    Args:
+        run: the resolved run.
+        model: of the run's kind; only its backbone's configuration is read.
+        weights: a model.safetensors on the same disk; it is linked, not copied, where the disk can.
+        about: step and metrics.
+    """
+    folder = run.folder / "model"
+    beside = folder.with_name("model.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    (beside / "backbone").mkdir(parents=True)
+    try:
+        os.link(weights, beside / "model.safetensors")
+    except OSError:
+        shutil.copyfile(weights, beside / "model.safetensors")
+    (beside / "run.yaml").write_text(dump(run), encoding="utf-8")
+    (beside / "backbone/config.json").write_text(model.backbone_config.to_json_string(use_diff=False))
+    for name in ("items.parquet", "users.parquet"):
+        shutil.copyfile(dataset.root / name, beside / name)
+    facts = {
+        "schema": SCHEMA,
+        "users": dataset.users,
+        "items": dataset.items,
+        "dataset": dataset.fingerprint,
+        "split": dataset.split_name,
+        **about,
+    }
+    (beside / "model.json").write_text(json.dumps(facts, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder
+
+
+def load(path: Path) -> Saved:
+    """Opens a run folder, or its `model` folder, on the CPU in evaluation mode.
+
+    Raises:
+        CheckpointError: if there is no saved model, or one of another schema.
+    """
+    folder = path if (path / "model.json").is_file() else path / "model"
+    if not (folder / "model.json").is_file():
+        raise CheckpointError(f"{path} holds no trained model; give the folder of a run that has been trained")
+    about = json.loads((folder / "model.json").read_text())
+    if about["schema"] != SCHEMA:
+        raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
+    run = load_config(folder / "run.yaml")
+    config = backbone.saved_configuration(folder / "backbone")
+    model = build(run.model, users=about["users"], items=about["items"], backbone_config=config, weights=False)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return Saved(folder, run, model.eval(), about)

@@ -1,0 +1,109 @@
+"""The soft-token sequential recommender.
+
+After CLLM4Rec (arXiv 2311.01343) and its sequential descendants: users and items are vectors in tables of their own,
+projected into the language model's space, which is fully fine-tuned on them.
+
+    input    x = [P_u e_u, P_i e_1, ..., P_i e_T]
+    query    q_t = W_o h_t,   h = backbone(x)
+    score    s(t, j) = q_t . e_j      on the item table itself ("tied")
+
+Where this deviates from the systems it comes from: padding is not a class of the softmax; the loss is summed and
+divided by the scored positions of the whole step; the first item may be predicted from the user token; an unknown
+user is the zero vector, which `user_dropout` teaches the model to expect.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from rec.config.tree import SoftToken as Config
+from rec.data.batch import PADDING, Queries, Sequences
+from rec.models.base import Loss, Recommender
+from rec.nn import backbone, losses
+from rec.nn.dropout import KeyedDropout, Keys, keep
+from rec.nn.tables import Heads, Tables
+
+USER_SALT = -1
+"""Marks the random numbers that decide which windows hide their user."""
+
+
+class SoftToken(Recommender):
+    """See the module's text; B, T, K, D, H, N as in `rec.data.batch`."""
+
+    def __init__(
+        self, config: Config, *, users: int, items: int, backbone_config: backbone.Configuration, weights: bool = True
+    ) -> None:
+        super().__init__()
+        self.config, self.backbone_config = config, backbone_config
+        self.keys = Keys()
+        self.tables = Tables(users if config.user_token else 0, items, config.dim, config.init_std)
+        width = backbone_config.get_text_config().hidden_size
+        self.heads = Heads(config.dim, width, user=config.user_token)
+        self.drop = KeyedDropout(config.dropout, salt=0, keys=self.keys)
+        self.backbone: nn.Module = backbone.build(
+            config.backbone, backbone_config, dropout=config.dropout, keys=self.keys, weights=weights
+        )
+
+    def start_items_from(self, features: Tensor) -> None:
+        """Starts the item table at the principal components of (items + 1, W) features, at its own scale."""
+        self.tables.start_items_from(features, self.config.init_std)
+
+    def queries(self, user_B: Tensor, items_BT: Tensor) -> Tensor:
+        """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token."""
+        inputs = self.heads.item_in(self.tables.items(items_BT))
+        if self.heads.user_in is not None:
+            users_BD = self.tables.users(user_B)
+            if self.training and self.config.user_dropout:
+                assert self.keys.key_B is not None
+                users_BD = users_BD * keep(self.keys.key_B, USER_SALT, 1, self.config.user_dropout)
+            inputs = torch.cat([self.heads.user_in(users_BD)[:, None], inputs], 1)
+        query: Tensor = self.heads.query(backbone.hidden_states(self.backbone, self.drop(inputs)))
+        return query
+
+    def loss(self, batch: Sequences) -> Loss:
+        self.keys.key_B = batch.key_B
+        queries = self.queries(batch.user_B, batch.items_BT)
+        with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the backbone
+            parts = self._parts(batch, queries.float())
+            total = torch.stack([getattr(self.config.loss, name) * part for name, part in parts.items()]).sum()
+        return Loss(total, {name: part.detach() for name, part in parts.items()})
+
+    def _parts(self, batch: Sequences, queries: Tensor) -> dict[str, Tensor]:
+        """The unweighted terms, each summed over the positions that have a target."""
+        weights, item_table = self.config.loss, self.tables.item.weight
+        targets = (
+            torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
+        )
+        row_N, place_N = torch.nonzero(targets != PADDING, as_tuple=True)
+        query_ND, target_N = queries[row_N, place_N], targets[row_N, place_N]
+        parts: dict[str, Tensor] = {}
+        if weights.cross_entropy:
+            parts["cross_entropy"] = losses.catalogue_cross_entropy(query_ND, item_table[1:], target_N - 1)
+        if weights.need_negatives:
+            target_ND, negative_BKD = self.tables.items(target_N), self.tables.items(batch.negatives_BK)
+            positive_N = (query_ND * target_ND).sum(1)
+            negative_NK = (queries @ negative_BKD.mT)[row_N, place_N]
+        if weights.sampled_softmax:
+            parts["sampled_softmax"] = losses.sampled_softmax(positive_N, negative_NK, batch.log_q_BK[row_N])
+        if weights.gbce:
+            parts["gbce"] = losses.gbce(positive_N, negative_NK, len(item_table) - 1, weights.gbce_calibration)
+        if weights.bpr_context:
+            parts["bpr_context"] = losses.bpr(positive_N, negative_NK)
+        if weights.bpr_user:
+            user_BD = self.tables.users(batch.user_B)
+            user_NK = (user_BD[:, None] @ negative_BKD.mT)[row_N, 0]
+            parts["bpr_user"] = losses.bpr((user_BD[row_N] * target_ND).sum(1), user_NK)
+        if weights.l2:
+            squares = [
+                table.weight.square().mean() for table in (self.tables.user, self.tables.item) if table is not None
+            ]
+            # times the positions: a mean over the tables that survives the trainer's division by all positions
+            parts["l2"] = len(target_N) * torch.stack(squares).sum() / 2
+        return parts
+
+    def score(self, queries: Queries) -> Tensor:
+        """(B, items + 1): the query after the last item of each history against the item table."""
+        query = self.queries(queries.user_B, queries.history_BT)
+        length_B = (queries.history_BT != PADDING).sum(1)
+        last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
+        query_BD = query[torch.arange(len(query), device=query.device), last_B]
+        return query_BD.float() @ self.tables.item.weight.float().t()

@@ -1,0 +1,155 @@
+"""Any Hugging Face decoder, fed with vectors. The only place that knows Transformers' models."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
+
+from rec.config.tree import Backbone
+from rec.errors import ConfigError
+from rec.nn.dropout import KeyedDropout, Keys
+
+Configuration = PreTrainedConfig
+"""A language model's own configuration, under the name by which the rest of the house knows it."""
+
+DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout", "hidden_dropout", "dropout")
+"""Transformers' own dropout settings, switched off: `KeyedDropout` stands in for them."""
+
+
+def configuration(backbone: Backbone) -> Configuration:
+    """The backbone's Hugging Face configuration: from the hub, a folder, or its architecture's defaults.
+
+    Raises:
+        ConfigError: for an unknown architecture, source or configuration key.
+    """
+    if backbone.source is None:
+        try:
+            config = AutoConfig.for_model(backbone.architecture)
+        except ValueError:
+            raise ConfigError(
+                f"model.backbone.architecture is '{backbone.architecture}', which Transformers does not know; "
+                "choose for example gpt2, qwen2, qwen3 or llama"
+            ) from None
+    else:
+        config = _from_source(AutoConfig, backbone)
+    for key in backbone.config:
+        if not hasattr(config, key):
+            near = difflib.get_close_matches(key, vars(config), n=1)
+            remedy = f"did you mean '{near[0]}'?" if near else "see Transformers' documentation of this architecture"
+            raise ConfigError(f"unknown key 'model.backbone.config.{key}' for {config.model_type}; {remedy}")
+    if backbone.config:
+        try:
+            config = _changed(config, backbone)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ConfigError(f"model.backbone.config does not fit {config.model_type}: {reason}") from None
+    for key in DROPOUTS:
+        if hasattr(config, key):
+            setattr(config, key, 0.0)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # of a vocabulary that may have been made smaller
+        if isinstance(getattr(config, key, None), int) and getattr(config, key) >= config.vocab_size:
+            setattr(config, key, None)
+    config.use_cache = False
+    return config
+
+
+def saved_configuration(folder: Path) -> Configuration:
+    """The configuration that a trained model was saved with."""
+    return AutoConfig.from_pretrained(folder)
+
+
+def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Keys, weights: bool) -> nn.Module:
+    """The bare decoder, without its language-model head, in fp32.
+
+    Its own token table is not read and not trained: it is fed with vectors.
+
+    Args:
+        dropout: probability for the output of every attention and feed-forward block.
+        keys: see `KeyedDropout`.
+        weights: whether pretrained weights are wanted; false where saved ones are loaded right after.
+    """
+    if weights and backbone.source is not None and backbone.pretrained:
+        model = _from_source(AutoModel, backbone, config=config, attn_implementation="sdpa", dtype=torch.float32)
+        if getattr(model.config, "quantization_config", None) is not None:
+            model = _plain(model, config)
+    else:
+        try:
+            model = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        except ValueError as error:
+            raise ConfigError(f"model.backbone.config does not make a {config.model_type}: {error}") from None
+    model.get_input_embeddings().requires_grad_(False)
+    if backbone.gradient_checkpointing:
+        # one method under two names: later versions of Transformers warn at the older
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    if dropout:
+        _drop_branches(model, dropout, keys)
+    return model
+
+
+def hidden_states(backbone: nn.Module, inputs_BTH: Tensor) -> Tensor:
+    """(B, T, H) vectors -> (B, T, H) final states, each a function of the vectors up to its own place.
+
+    Sequences are padded on the right, so causality alone keeps padding out of every state that is used.
+    """
+    return backbone(inputs_embeds=inputs_BTH).last_hidden_state
+
+
+def _changed(config: Configuration, backbone: Backbone) -> Configuration:
+    """The configuration with the run's values, made anew: a configuration derives some values from others.
+
+    So the width of a head and the kinds of layers follow from the width and the number of layers that are asked for.
+    """
+    if backbone.source is None:
+        return AutoConfig.for_model(backbone.architecture, **backbone.config)
+    values = {**config.to_dict(), **backbone.config}
+    layers, kinds = values.get("num_hidden_layers"), values.get("layer_types")
+    if kinds and "layer_types" not in backbone.config and layers != len(kinds):
+        values["layer_types"] = kinds[:layers] if len(kinds) > layers else None
+    return type(config).from_dict(values)
+
+
+def _from_source(factory: Any, backbone: Backbone, **arguments: Any) -> Any:
+    """`factory.from_pretrained` of a hub name or a folder; a folder may hold a single GGUF file instead."""
+    source = str(backbone.source)
+    packed = sorted(Path(source).glob("*.gguf"))
+    if packed and not (Path(source) / "config.json").is_file():
+        arguments["gguf_file"] = packed[0].name
+    try:
+        return factory.from_pretrained(source, **arguments)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.backbone.source is '{source}', which cannot be loaded ({reason}); "
+            "give a hub name that can be reached or a folder with config.json and weights"
+        ) from None
+
+
+def _plain(model: nn.Module, config: Configuration) -> nn.Module:
+    """The same weights in a fresh model: what Transformers loads from GGUF is slow and cannot be saved."""
+    fresh = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    fresh.load_state_dict(model.state_dict())
+    return fresh
+
+
+def _drop_branches(model: nn.Module, dropout: float, keys: Keys) -> None:
+    """Hangs a KeyedDropout on the output of every attention and feed-forward block."""
+    blocks = [m for name, m in model.named_modules() if name.rpartition(".")[2] in ("attn", "self_attn", "mlp")]
+    if not blocks:
+        raise ConfigError(
+            f"model.dropout: the blocks of {type(model).__name__} are not known to this version; set model.dropout=0"
+        )
+    for place, block in enumerate(blocks):
+        block.register_forward_hook(_dropped(KeyedDropout(dropout, salt=place + 1, keys=keys), block))
+
+
+def _dropped(drop: KeyedDropout, block: nn.Module) -> Any:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        drop.training = block.training
+        return (drop(output[0]), *output[1:]) if isinstance(output, tuple) else drop(output)
+
+    return hook

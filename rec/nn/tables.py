@@ -1,0 +1,56 @@
+"""User and item tables, and the projections between their space and the backbone's.
+
+Widths: D of the tables, H of the backbone. Row 0 of the item table is padding and stays zero; user row 0, the person
+nobody knows, has no parameters: its vector is zero.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Tables(nn.Module):
+    """E_u (users, D) and E_i (items + 1, D); `users` = 0 leaves out the user table."""
+
+    def __init__(self, users: int, items: int, dim: int, init_std: float) -> None:
+        super().__init__()
+        self.user = nn.Embedding(users, dim) if users else None
+        self.item = nn.Embedding(items + 1, dim, padding_idx=0)
+        for table in (self.user, self.item):
+            if table is not None:
+                nn.init.normal_(table.weight, std=init_std)
+        with torch.no_grad():
+            self.item.weight[0] = 0
+
+    def start_items_from(self, features: Tensor, std: float) -> None:
+        """Sets the item table to the first D principal components of (items + 1, W) features, scaled to `std`.
+
+        Where the features have fewer than D directions, the rest of the columns keeps its random start.
+        """
+        _, _, directions = torch.linalg.svd(features[1:] - features[1:].mean(0), full_matrices=False)
+        components = (features[1:] - features[1:].mean(0)) @ directions[: self.item.embedding_dim].T
+        with torch.no_grad():
+            self.item.weight[1:, : components.shape[1]] = components * (std / components.std())
+
+    def users(self, user_B: Tensor) -> Tensor:
+        """(B) user rows -> (B, D); zeros for row 0 and for users that joined after training."""
+        assert self.user is not None
+        known = (user_B > 0) & (user_B <= self.user.num_embeddings)
+        return self.user((user_B - 1) * known) * known[:, None]
+
+    def items(self, item: Tensor) -> Tensor:
+        """(...) item rows -> (..., D)."""
+        return F.embedding(item, self.item.weight, padding_idx=0)
+
+
+class Heads(nn.Module):
+    """P_u, P_i (D -> H) into the backbone and W_o (H -> D) out of it, all without bias, Xavier-uniform."""
+
+    def __init__(self, dim: int, width: int, *, user: bool) -> None:
+        super().__init__()
+        self.user_in = nn.Linear(dim, width, bias=False) if user else None
+        self.item_in = nn.Linear(dim, width, bias=False)
+        self.query = nn.Linear(width, dim, bias=False)
+        for head in (self.user_in, self.item_in, self.query):
+            if head is not None:
+                nn.init.xavier_uniform_(head.weight)

@@ -1,0 +1,109 @@
+"""A trained model for people: external ids in, external ids and titles out."""
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rec.data.dataset import IntArray
+from rec.data.views import histories as batch
+from rec.errors import ConfigError
+from rec.eval.ranking import best
+from rec.models import saved
+
+BLOCK = 256
+"""People scored at once."""
+
+
+class Recommended(NamedTuple):
+    item: str
+    """External id."""
+    score: float
+    """Higher is better; comparable within one person's list only."""
+    title: str
+    """What the item is called; its id where nothing is known."""
+
+
+class TrainedModel:
+    """Recommends from histories, on the device given.
+
+    >>> model = rec.load("runs/demo")                                               # doctest: +SKIP
+    >>> model.recommend([["50", "181", "172"]], k=3)[0][0].title                    # doctest: +SKIP
+    'Empire Strikes Back, The'
+    """
+
+    def __init__(self, opened: saved.Saved, device: torch.device | None = None) -> None:
+        self.saved = opened
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = opened.model.to(self.device).eval()
+
+    @cached_property
+    def item_rows(self) -> dict[str, int]:
+        """External id -> row of every item the model can recommend."""
+        return {item: row for row, item in enumerate(self.saved.item_ids) if row}
+
+    @cached_property
+    def user_rows(self) -> dict[str, int]:
+        """External id -> row of every user the model was trained on."""
+        return {user: row for row, user in enumerate(self.saved.user_ids) if row}
+
+    def unknown(self, histories: Sequence[Sequence[str]]) -> list[str]:
+        """The items of the histories that the model has never heard of, each once, in order."""
+        return list(dict.fromkeys(item for history in histories for item in history if item not in self.item_rows))
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 20,
+        *,
+        users: Sequence[str | None] | None = None,
+        filter_seen: bool = True,
+    ) -> list[list[Recommended]]:
+        """The k best items for each person, best first.
+
+        Args:
+            histories: external item ids of each person, oldest first. Unknown items are left out, with a warning.
+            k: items a person; fewer come back where the catalogue has no more.
+            users: external user ids; None, or a name the model does not know, is a stranger.
+            filter_seen: whether items of the history are kept out.
+
+        Raises:
+            ConfigError: if k is not positive, or there are not as many users as histories.
+        """
+        if k < 1:
+            raise ConfigError(f"k is {k}; ask for at least one item")
+        if users is not None and len(users) != len(histories):
+            raise ConfigError(f"{len(users)} users were given for {len(histories)} histories; give one for each")
+        missing = self.unknown(histories)
+        if missing:
+            warnings.warn(f"{len(missing)} unknown items are left out, among them {missing[:5]}", stacklevel=2)
+        rows = [
+            np.array([self.item_rows[item] for item in person if item in self.item_rows], int) for person in histories
+        ]
+        user_rows = np.array([self.user_rows.get(user or "", 0) for user in users or [None] * len(rows)], int)
+        lists: list[list[Recommended]] = []
+        for start in range(0, len(rows), BLOCK):
+            chosen = slice(start, start + BLOCK)
+            lists += self._block(user_rows[chosen], rows[chosen], k, filter_seen)
+        return lists
+
+    @torch.no_grad()
+    def _block(self, users: IntArray, rows: list[IntArray], k: int, filter_seen: bool) -> list[list[Recommended]]:
+        scores_BC = self.model(batch(users, rows, self.saved.run.data.max_items).to(self.device))
+        seen = batch(users, rows if filter_seen else [row[:0] for row in rows], max([1, *map(len, rows)]))
+        items_BK = best(scores_BC, seen.history_BT.to(self.device), k)
+        values_BK = scores_BC.gather(1, items_BK)
+        ids, titles = self.saved.item_ids, self.saved.titles
+        return [
+            [Recommended(ids[i], v, titles[i]) for i, v in zip(items, values, strict=True) if i]
+            for items, values in zip(items_BK.tolist(), values_BK.tolist(), strict=True)
+        ]
+
+
+def load(path: str | Path) -> TrainedModel:
+    """Opens a run folder, or its `model` folder."""
+    return TrainedModel(saved.load(Path(path)))

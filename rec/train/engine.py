@@ -1,0 +1,96 @@
+"""The only file that knows Accelerate: it places the model, runs backward across ranks, and checks the world."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rec.errors import ConfigError
+from rec.models.base import Recommender
+from rec.ranks import Ranks
+
+
+class Engine:
+    """A model and its optimizer on one rank of a world."""
+
+    def __init__(self, precision: Literal["fp32", "bf16", "fp16"], ranks: Ranks) -> None:
+        """Joins the process group.
+
+        Raises:
+            ConfigError: if the ranks that run are not the ranks that were launched, or fp16 is asked of a CPU.
+        """
+        on_cpu = not torch.accelerator.is_available()
+        if on_cpu and precision == "fp16":
+            raise ConfigError("train.precision=fp16 needs a GPU; choose fp32 (or bf16, slow on most CPUs)")
+        mixed = "no" if precision == "fp32" else precision
+        self.ranks = ranks
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed, step_scheduler_with_optimizer=False)
+        if self.accelerator.num_processes != ranks.world:
+            raise ConfigError(
+                f"{ranks.world} processes were launched but Accelerate runs {self.accelerator.num_processes} "
+                f"({self.accelerator.distributed_type}); launch with torchrun or one of configs/accelerate"
+            )
+        self.device: torch.device = self.accelerator.device
+        self.model: nn.Module
+        self.optimizer: Any
+
+    def prepare(self, model: Recommender, optimizer: torch.optim.Optimizer) -> None:
+        """Moves both to the device and, with several ranks, joins their gradients."""
+        self.bare = model
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Holds back the exchange of gradients for all but the last micro-batch of a step."""
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+    def backward(self, share: Tensor) -> None:
+        """Adds the gradients of this rank's share of the step's loss; over ranks the shares are summed.
+
+        DDP averages over ranks, hence the factor.
+        """
+        self.accelerator.backward(share * self.ranks.world)
+
+    def clip(self, limit: float) -> float:
+        """Scales the gathered gradients down to the norm `limit` (0: no limit); their norm before."""
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), limit or torch.inf)
+        return norm.item()
+
+    @property
+    def skips_overflow(self) -> bool:
+        """Whether a step whose gradients are not finite is left out by itself, as the scaler of fp16 does."""
+        return self.accelerator.scaler is not None
+
+    def update(self) -> None:
+        """One optimizer step on the gathered gradients."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The model's tensors, and the optimizer's under `NAME/moment`; by parameter name, whole, on this rank."""
+        moments = {
+            f"{name}/{moment}": value
+            for name, parameter in self.bare.named_parameters()
+            for moment, value in self.optimizer.state.get(parameter, {}).items()
+        }
+        if self.accelerator.scaler is not None:
+            scaler = self.accelerator.scaler.state_dict()
+            moments |= {f"scaler/{key}": torch.tensor(float(value)) for key, value in scaler.items()}
+        return dict(self.bare.state_dict()), moments
+
+    def restore(self, model: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self.bare.load_state_dict(model)
+        for name, parameter in self.bare.named_parameters():
+            saved = {key.rpartition("/")[2]: value for key, value in moments.items() if key.startswith(f"{name}/")}
+            if saved:
+                self.optimizer.state[parameter] = {
+                    moment: value if moment == "step" and self.device.type == "cpu" else value.to(self.device)
+                    for moment, value in saved.items()
+                }
+        if self.accelerator.scaler is not None:
+            scaler = self.accelerator.scaler.state_dict()
+            self.accelerator.scaler.load_state_dict(
+                {key: type(value)(moments[f"scaler/{key}"].item()) for key, value in scaler.items()}
+            )

@@ -1,0 +1,111 @@
+"""A run and its folder: what is written at the start, what is restored, what is saved."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rec.config.load import dump, to_values
+from rec.config.tree import Run
+from rec.data.dataset import Dataset
+from rec.errors import CheckpointError
+from rec.models.saved import publish
+from rec.ranks import Ranks
+from rec.train.checkpoint import Checkpoints, require_same
+from rec.train.engine import Engine
+from rec.train.progress import Progress
+from rec.train.stop import stop_file
+
+FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
+"""What may differ on resume among the groups that make a run's identity: it changes speed, not the curve."""
+
+
+def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Dotted key -> value of everything that makes two runs the same experiment."""
+    groups = {name: to_values(getattr(run, name)) for name in ("model", "data")}
+    flat = {
+        f"{group}.{key}": value
+        for group, values in groups.items()
+        for key, value in _flatten(values).items()
+        if key not in FREE[group]
+    }
+    return {**flat, "seed": run.seed, "dataset fingerprint": dataset.fingerprint}
+
+
+class Keeper:
+    """Keeps one run: restores it, saves it, publishes its best model. The first rank writes."""
+
+    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks) -> None:
+        self.run, self.dataset, self.ranks = run, dataset, ranks
+        self.identity = identity(run, dataset)
+        self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep)
+        self.newest = ranks.first_only(self._begin)
+
+    def restore(self, engine: Engine) -> Progress:
+        """Puts the newest checkpoint into the engine; a fresh start where there is none."""
+        if self.newest is None:
+            return Progress()
+        engine.restore(load_file(self.newest / "model.safetensors"), load_file(self.newest / "optimizer.safetensors"))
+        return Progress(**json.loads((self.newest / "state.json").read_text())["progress"])
+
+    def save(self, engine: Engine, progress: Progress, *, best: bool) -> None:
+        """Commits a checkpoint, and publishes it as the run's model if it is the best."""
+        model, moments = engine.state()
+
+        def commit() -> None:
+            folder = self.checkpoints.commit(
+                progress.step, lambda folder: self._write(folder, model, moments, progress), best=best
+            )
+            if best:
+                about = {"step": progress.step, self.run.eval.select: progress.best}
+                publish(self.run, engine.bare, folder / "model.safetensors", self.dataset, about)
+
+        self.ranks.first_only(commit)
+
+    def _begin(self) -> Path | None:
+        """Checks the run folder against the run, and writes down what runs, with which versions."""
+        folder = self.run.folder
+        newest = self.checkpoints.newest(print)
+        if newest is not None:
+            if self.run.train.resume == "never":
+                raise CheckpointError(f"train.resume is never, but {folder} has checkpoints; choose another name=...")
+            require_same(json.loads((newest / "state.json").read_text())["identity"], self.identity, newest)
+        folder.mkdir(parents=True, exist_ok=True)
+        stop_file(folder).unlink(missing_ok=True)  # it has stopped the run that found it
+        (folder / "run.yaml").write_text(dump(self.run), encoding="utf-8")
+        (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
+        return newest
+
+    def _write(self, folder: Path, model: dict[str, Tensor], moments: dict[str, Tensor], progress: Progress) -> None:
+        save_file({name: value.contiguous() for name, value in model.items()}, folder / "model.safetensors")
+        save_file({name: value.contiguous() for name, value in moments.items()}, folder / "optimizer.safetensors")
+        state = {"progress": dataclasses.asdict(progress), "identity": self.identity, "run": to_values(self.run)}
+        (folder / "state.json").write_text(json.dumps(state, indent=1))
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a run depend on besides its configuration."""
+    packages = ("kindling", "torch", "transformers", "accelerate", "numpy", "datasets", "pyarrow")
+    installed = {name: importlib.metadata.version(name) for name in packages if _is_installed(name)}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {"python": platform.python_version(), "device": device, **installed}
+
+
+def _is_installed(package: str) -> bool:
+    return bool(list(importlib.metadata.distributions(name=package)))
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in _flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,34 @@
+"""Where a run stands: what a checkpoint remembers besides tensors."""
+
+from dataclasses import dataclass, field
+
+from rec.config.tree import Eval
+
+
+@dataclass
+class Progress:
+    step: int = 0
+    """Optimizer steps done."""
+    best: float | None = None
+    """Best value of the selecting metric so far."""
+    best_step: int = 0
+    """Steps done when it was reached."""
+    waited: int = 0
+    """Evaluations since then."""
+    owed: bool = False
+    """Whether an evaluation was due when the run was stopped; it comes first when the run goes on."""
+    trackers: dict[str, str] = field(default_factory=dict)
+    """Ids of the runs of outside trackers."""
+
+    def judge(self, value: float) -> bool:
+        """Takes note of an evaluation; whether it is the best so far."""
+        self.owed = False
+        if self.best is None or value > self.best:
+            self.best, self.best_step, self.waited = value, self.step, 0
+            return True
+        self.waited += 1
+        return False
+
+    def patience_is_out(self, config: Eval) -> bool:
+        """Whether the validation metric has not improved for as long as the configuration waits."""
+        return 0 < config.patience <= self.waited

@@ -1,0 +1,90 @@
+"""Small models and runs for tests: every family of backbone at a width of 32."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rec.config.tree import Backbone, Data, Eval, LossWeights, Optim, Run, SoftToken, Train
+from rec.data.batch import Queries, Sequences
+from rec.data.dataset import Dataset
+from rec.data.feed import Feed
+from rec.models import build
+from rec.models.base import Recommender
+from rec.nn import backbone
+from rec.ranks import Ranks
+
+WIDTH = 32
+_ROTARY: dict[str, int | float | str | bool] = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 48,
+    "vocab_size": 8,
+    "max_position_embeddings": 64,
+}
+SHAPES: dict[str, dict[str, int | float | str | bool]] = {
+    "gpt2": {"n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 8},
+    "qwen2": {key: value for key, value in _ROTARY.items() if key != "head_dim"},
+    "qwen3": _ROTARY,
+    "llama": _ROTARY,
+}
+EVERYTHING = LossWeights(
+    cross_entropy=1.0, sampled_softmax=0.5, gbce=0.3, bpr_context=0.2, bpr_user=0.1, l2=0.01, gbce_calibration=0.75
+)
+"""All terms of the loss at once."""
+
+
+def decoder(architecture: str = "gpt2", **options: Any) -> Backbone:
+    return Backbone(architecture=architecture, config=SHAPES[architecture], **options)
+
+
+def soft_token(architecture: str = "gpt2", **options: Any) -> SoftToken:
+    return SoftToken(**{"backbone": decoder(architecture), "dim": 16, **options})
+
+
+def make(config: SoftToken, users: int, items: int, seed: int = 0) -> Recommender:
+    torch.manual_seed(seed)
+    return build(config, users=users, items=items, backbone_config=backbone.configuration(config.backbone))
+
+
+def a_run(dataset: Dataset, out: Path, model: SoftToken, **groups: Any) -> Run:
+    """A run without trackers, whose groups are given as objects."""
+    defaults: dict[str, Any] = {
+        "data": Data(global_batch=12, micro_batch=12, max_items=8),
+        "train": Train(steps=6, log_every=1, trackers=()),
+        "eval": Eval(),
+        "optim": Optim(),
+    }
+    return Run(**{"name": "run", "dataset": dataset.root, "out": out, "model": model, **defaults, **groups})
+
+
+def batch_of(dataset: Dataset, step: int = 0, *, predict_first: bool = False, **data: Any) -> Sequences:
+    """The one micro-batch of a step."""
+    size = data.pop("size", 8)
+    settings = Data(global_batch=size, micro_batch=size, prefetch=0, **{"max_items": 6, "negatives": 4, **data})
+    feed = Feed(dataset, settings, predict_first=predict_first, seed=1, ranks=Ranks())
+    try:
+        return feed.step(step).batches[0]
+    finally:
+        feed.close()
+
+
+def padded(batch: Sequences, more: int) -> Sequences:
+    """The same windows with `more` columns of padding."""
+    empty = torch.zeros(len(batch.user_B), more, dtype=torch.int64)
+    return batch._replace(
+        items_BT=torch.cat([batch.items_BT, empty], 1), targets_BT=torch.cat([batch.targets_BT, empty], 1)
+    )
+
+
+def rows_of(batch: Sequences, rows: list[int]) -> Sequences:
+    """Some windows of a batch, in the order given."""
+    return Sequences(*(tensor[rows] for tensor in batch))
+
+
+def queries(users: list[int], histories: list[list[int]], width: int | None = None) -> Queries:
+    width = width or max([1, *map(len, histories)])
+    return Queries(torch.tensor(users), torch.tensor([history + [0] * (width - len(history)) for history in histories]))
