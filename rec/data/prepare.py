@@ -15,7 +15,6 @@ from rec.data.options import Options, SplitKind
 from rec.data.ordered import Ordered, sort
 from rec.data.progress import Progress
 from rec.data.raw.reading import Log, open_log
-from rec.data.spool import Spool
 from rec.data.store import Writer, id_table
 from rec.errors import ConfigError, DatasetError
 
@@ -49,7 +48,7 @@ def prepare(source: str, out: Path, options: Options, append: Path | None = None
         progress.close()
         source_ = {"source": log.file.name, "format": log.format, "columns": dict(log.columns)}
         found["report"] |= {"funnel": intake.funnel, "skipped_lines": log.bad.skipped}
-        shown = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+        shown = {name: value.name if isinstance(value, Path) else value for name, value in asdict(options).items()}
         origin = {"appended_to": old.fingerprint} if old else {}
         return writer.commit({**found, **source_, **origin, "options": shown})
 
@@ -82,7 +81,7 @@ def _read(
     has_times = "time" in log.columns
     if old and old.has_times and not has_times:
         raise ConfigError(f"{old.root} has times and {log.file} has none; name them with --time-column")
-    intake = Intake(Spool(writer.spool / "read", columns(with_split=kind == "given")))
+    intake = Intake(writer.spool("read", columns(with_split=kind == "given")))
     intake.has_times = has_times and (old is None or old.has_times)
     if old:
         take_prepared(intake, old)
@@ -92,10 +91,10 @@ def _read(
 
 
 def _order(intake: Intake, writer: Writer) -> Ordered:
-    into = Spool(
-        writer.spool / "ordered", {**{name: kind.str for name, kind in intake.spool.columns.items()}, "keep": "?"}
-    )
-    return sort(intake.spool, into, intake.counts, len(intake.items))
+    kinds = {name: kind.str for name, kind in intake.spool.columns.items()}
+    ordered = sort(intake.spool, writer.spool("ordered", {**kinds, "keep": "?"}), intake.counts, len(intake.items))
+    intake.spool.remove()
+    return ordered
 
 
 def _filter(ordered: Ordered, intake: Intake, options: Options) -> None:
@@ -110,7 +109,7 @@ def _require_rows(funnel: Funnel, rows: int) -> None:
     if not rows:
         at = next(index for index, entry in enumerate(funnel) if not entry["rows"])
         raise DatasetError(
-            f"no interaction is left after '{funnel[at]['step']}', which got {funnel[at - 1]['rows']:,}; relax that filter"
+            f"no interaction is left after '{funnel[at]['step']}' of {funnel[at - 1]['rows']:,}; relax that filter"
         )
 
 

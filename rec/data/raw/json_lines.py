@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from rec.data.raw.chunk import BadLines, Raw, Role
-from rec.data.raw.files import Source, blocks, first_lines, not_utf8
+from rec.data.raw.files import Source, blocks, first_line, not_utf8
 
 KINDS = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
@@ -34,7 +34,7 @@ def record(line: str) -> dict[str, Any]:
 def keys_of(file: Path) -> dict[str, Any]:
     """The first record of the file; empty if its first line is none."""
     try:
-        return record(next((line for line in first_lines(file, 20) if line.strip()), ""))
+        return record(first_line(file))
     except ValueError:
         return {}
 

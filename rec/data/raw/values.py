@@ -136,6 +136,8 @@ def milliseconds(text: str) -> int:
 def _ids(column: pa.Array) -> tuple[pa.DictionaryArray, Flags]:
     """Distinct texts in order of first appearance with the rows' places among them, and which rows have one."""
     column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    if pa.types.is_nested(column.type):
+        return pa.array([""] * len(column)).dictionary_encode(), np.zeros(len(column), np.bool_)
     encoded = column.dictionary_encode()
     texts, good = _texts(encoded.dictionary)
     codes = _filled(encoded.indices)
