@@ -102,8 +102,9 @@ def evaluate(
     protocol: str = "full",
     metrics: Sequence[str] | None = None,
     seed: int = 0,
+    most: int | None = None,
 ) -> Result:
-    """Ranks the targets of every query of the split; the same result on every rank.
+    """Ranks the targets of every query of the split, or of `most` of them; the same result on every rank.
 
     `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is put into
     evaluation mode for the time, and back.
@@ -115,7 +116,7 @@ def evaluate(
     longest = max((metric.cutoff for metric in asked if metric.of_exposure), default=0)
     if longest and not among.full:
         raise ConfigError(f"coverage, popularity and head_share need the protocol full, not {among}")
-    blocks = split_into_blocks(dataset, split, config.block)
+    blocks = split_into_blocks(dataset, split, config.block, most)
     if not blocks:
         raise DatasetError(f"{dataset.root} has no targets in the split '{split}'; choose another split")
     ask = _Asker(
