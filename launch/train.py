@@ -9,6 +9,7 @@ from launch.command import DONE, FAILED, STOPPED, command
 
 if TYPE_CHECKING:
     from rec.config.tree import Run
+    from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.models.base import Recommender
 
@@ -48,6 +49,7 @@ def execute(run: "Run") -> int:
 
     ranks = world.from_environment()
     dataset = Dataset.open(run.dataset)
+    check(run, dataset)
     feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     engine = Engine(run.train.precision, ranks)
     keeper = Keeper(run, dataset, ranks)
@@ -55,6 +57,7 @@ def execute(run: "Run") -> int:
 
     torch.manual_seed(run.seed)
     model = build(run.model, users=dataset.users, items=dataset.items)
+    model.require_room(run.data.max_items)
     if keeper.newest is None:
         model.start(dataset)
     engine.prepare(model, build_optimizer(model, run.optim))
@@ -90,6 +93,16 @@ def execute(run: "Run") -> int:
     report.say(f"{'done' if finished else 'stopped'} at step {progress.step}: {best}; the run is in {run.folder}")
     world.leave()
     return DONE if finished else STOPPED
+
+
+def check(run: "Run", dataset: "Dataset") -> None:
+    """Raises what would otherwise stop the run at its first evaluation."""
+    from rec.errors import DatasetError
+    from rec.eval.metrics import parse_all
+
+    parse_all((run.eval.select, *run.eval.metrics))
+    if not len(dataset.queries("valid")):
+        raise DatasetError(f"{dataset.root} has no targets in the split 'valid', which chooses the best checkpoint")
 
 
 def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:

@@ -52,6 +52,14 @@ class LossWeights:
     gbce_calibration: float = 0.75
     """t of gSASRec, from 0 (plain binary cross-entropy) to 1 (fully calibrated)."""
 
+    def __post_init__(self) -> None:
+        for name in vars(self):
+            weight = getattr(self, name)
+            require(weight >= 0, f"model.loss.{name} is {weight}; choose 0 or more")
+        require(
+            self.gbce_calibration <= 1, f"model.loss.gbce_calibration is {self.gbce_calibration}; choose from 0 to 1"
+        )
+
     @property
     def need_negatives(self) -> bool:
         """Whether any term compares the target with sampled items."""
@@ -250,6 +258,7 @@ class Run:
     """Folder that holds the run folders."""
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed is {self.seed}; choose 0 or more")
         require(
             not self.model.need_negatives or self.data.negatives > 0,
             "model.loss has a term over negatives but data.negatives is 0; set data.negatives, for example to 256",

@@ -34,6 +34,10 @@ class Recommender(nn.Module, ABC):
         """Takes initial values from the dataset, once, before training. Most take none."""
         return
 
+    def require_room(self, items: int) -> None:
+        """Raises ConfigError if the model cannot read a history of that many items. Most read any."""
+        return
+
     def save(self, folder: Path) -> None:
         """Writes what building the model again needs besides configuration and weights. Most need nothing."""
         return

@@ -52,6 +52,10 @@ class SoftToken(Recommender):
             features = torch.from_numpy(np.array(dataset.feature(self.config.item_init)))
             self.tables.start_items_from(features, self.config.init_std)
 
+    def require_room(self, items: int) -> None:
+        """Raises ConfigError if the language model has fewer positions than items and the user token take."""
+        backbone.require_room(self.shape, items + self.config.user_token)
+
     def save(self, folder: Path) -> None:
         """Writes the language model's own configuration."""
         self.shape.save_pretrained(folder / "backbone")

@@ -62,6 +62,16 @@ def saved_configuration(folder: Path) -> Configuration:
     return AutoConfig.from_pretrained(folder)
 
 
+def require_room(config: Configuration, positions: int) -> None:
+    """Raises ConfigError if the backbone has fewer places than a window has vectors."""
+    places = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if places is not None and positions > places:
+        raise ConfigError(
+            f"a window of data.max_items has {positions} vectors but {config.model_type} has only {places} places; "
+            f"set data.max_items to at most {places - 1}"
+        )
+
+
 def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Keys, weights: bool) -> nn.Module:
     """The bare decoder, without its language-model head, in fp32.
 
