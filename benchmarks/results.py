@@ -15,7 +15,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: made by benchmarks/results.py -->", "<!-- end of results -->"
 METRICS = ("ndcg@10[full]", "recall@10[full]")
-NAMES = {"popularity": "popularity", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "rules": "sequential rules"}  # fmt: skip
+NAMES = {
+    "popularity": "popularity",
+    "recent_popularity": "recent popularity",
+    "item_knn": "item-kNN",
+    "rules": "sequential rules",
+}
 CONFIGS = {
     "ml-100k-gpt2": "configs/movielens/gpt2.yaml",
     "ml-100k-qwen3": "configs/movielens/qwen3.yaml",
@@ -24,7 +29,7 @@ CONFIGS = {
 SETS = {
     "ml-100k": (
         "MovieLens-100K, leave-one-out",
-        {"ml-100k-gpt2": "soft tokens, GPT-2 64 × 2", "ml-100k-qwen3": "soft tokens, Qwen3 64 × 2"},
+        {"ml-100k-gpt2": "soft tokens, GPT-2 64 x 2", "ml-100k-qwen3": "soft tokens, Qwen3 64 x 2"},
         "make data/ml-100k.prepared",
     ),
     "beauty": (
@@ -82,7 +87,7 @@ def commands() -> str:
 
 def replaced(page: str, text: str) -> str:
     """The page with what stands between the two marks replaced."""
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{text}\n{END}", page, flags=re.S)
+    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{text}\n{END}", page, flags=re.DOTALL)
 
 
 def main() -> int:

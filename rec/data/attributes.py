@@ -98,14 +98,14 @@ def _records(file: Path) -> Iterator[Record]:
     plain = [column.partition(":")[0] if not dialect.quotes else column for column in header]
     roles: Mapping[Any, str] = {"user": header[0], **dict(zip(header, header, strict=True))}
     for raw in read_delimited(file, dialect, header, roles, BadLines()):
-        columns = [_decoded(file, raw.columns[column]) for column in header]  # type: ignore[index]
+        columns = [_decoded(file, raw.columns[column]) for column in header]
         for row in zip(*columns, strict=True):
             yield {key: value or None for key, value in zip(plain, row, strict=True)}
 
 
 def _decoded(file: Path, column: pa.Array) -> list[str]:
     try:
-        return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
+        return column.cast(pa.string()).to_pylist()
     except pa.ArrowInvalid:
         raise DatasetError(f"{file} is not UTF-8 text; convert it, for example with `iconv -t utf-8`") from None
 

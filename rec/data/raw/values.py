@@ -67,7 +67,7 @@ class Values:
             reader = _READERS.get(role, _ids) if role != "time" else self._times
             found[role], good = reader(column)
             fine &= good
-            reasons.append((good, lambda row, of=column, as_=role: f"{_shown(of[row])} is no {self._wanted(as_)}"))  # type: ignore[misc]
+            reasons.append((good, lambda row, of=column, as_=role: f"{_shown(of[row])} is no {self._wanted(as_)}"))
         if not fine.all():
             self._report(raw, fine, reasons)
             keep = pa.array(fine)
@@ -210,11 +210,11 @@ def _within(times: npt.NDArray[np.int64], earliest: int) -> Flags:
 
 
 def _valid(column: pa.Array) -> Flags:
-    return column.is_valid().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return column.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _filled(column: pa.Array) -> npt.NDArray[Any]:
-    return (column.fill_null(0) if column.null_count else column).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return (column.fill_null(0) if column.null_count else column).to_numpy(zero_copy_only=False)
 
 
 def _shown(value: pa.Scalar) -> str:
