@@ -32,10 +32,10 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "core-items": {"type": int, "metavar": "K", "help": "drop items with fewer; both: to a fixed point"},
         "last": {"type": int, "metavar": "N", "help": "keep the last N interactions of a user"},
         "sample": {"type": int, "metavar": "U", "help": "keep U users, drawn by --seed"},
-        "seed": {"type": int, "metavar": "S", "help": "of the sample and of held_out (default 0)"},
+        "seed": {"type": int, "metavar": "S", "help": "of the sample and of held-out (default 0)"},
     },
     "split": {
-        "split": {"choices": ["leave_one_out", "ratio", "time", "held_out", "given"], "help": "default leave_one_out"},
+        "split": {"choices": ["leave-one-out", "ratio", "time", "held-out", "given"], "help": "default leave-one-out"},
         "split-at": {"metavar": "A,B", "help": "where valid and test begin: fractions (default 0.8,0.9), or two "
                      "moments for --split time"},
     },
@@ -64,6 +64,7 @@ def main() -> int:
     from rec.data.options import Options
     from rec.data.prepare import prepare
     from rec.data.recipe import read
+    from rec.errors import DatasetError
 
     options = build(Options, {**(read(recipe) if recipe else {}), **arguments})
     manifest = prepare(source, out, options, append)
@@ -73,8 +74,7 @@ def main() -> int:
         try:
             to.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
         except OSError as error:
-            print(f"kindling prepare: cannot write {to}: {error.strerror}", file=sys.stderr)
-            return 2
+            raise DatasetError(f"cannot write {to}: {error.strerror}; name another file with --json") from None
     return DONE
 
 

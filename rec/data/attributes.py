@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -77,8 +78,10 @@ def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
 
 def described(table: pa.Table) -> int:
     """How many rows have any attribute."""
-    flags = [column.is_valid() for column in table.columns[2:]]
-    return sum(any(row) for row in zip(*(flag.to_pylist() for flag in flags), strict=True)) if flags else 0
+    known = np.zeros(len(table), np.bool_)
+    for column in table.columns[2:]:
+        known |= column.is_valid().to_numpy()
+    return int(known.sum())
 
 
 def _records(file: Path) -> Iterator[Record]:
@@ -203,4 +206,5 @@ def _text(value: Any) -> str:
 
 
 def _parts(values: Iterable[Any]) -> list[str]:
-    return [" > ".join(map(_text, value)) if isinstance(value, list) else _text(value) for value in values]
+    texts = [" > ".join(map(_text, value)) if isinstance(value, list) else _text(value) for value in values]
+    return [text for text in texts if text]

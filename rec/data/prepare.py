@@ -34,8 +34,7 @@ def prepare(source: str, out: Path, options: Options, append: Path | None = None
     old = Dataset.open(append) if append else None
     if old:
         options = _continued(options, old)
-    progress = Progress()
-    with Writer(out) as writer:
+    with Writer(out) as writer, Progress() as progress:
         log = open_log(source, options)
         kind = split.chosen(options, log.has_split, "time" in log.columns)
         intake = _read(log, kind, options, old, writer, progress)
@@ -45,7 +44,6 @@ def prepare(source: str, out: Path, options: Options, append: Path | None = None
         _filter(ordered, intake, options)
         progress.stage("writing")
         found = _write(ordered, intake, kind, _with_files(options, log), old, writer)
-        progress.close()
         source_ = {"source": log.file.name, "format": log.format, "columns": dict(log.columns)}
         found["report"] |= {"funnel": intake.funnel, "skipped_lines": log.bad.skipped}
         shown = {name: value.name if isinstance(value, Path) else value for name, value in asdict(options).items()}
@@ -65,7 +63,7 @@ def _continued(options: Options, old: Dataset) -> Options:
         if getattr(options, name) not in (getattr(Options(), name), before.get(name)):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with --append: the dataset's own is kept")
     kept = {name: before[name] for name in ("split_at", "duplicates", "seed") if name in before}
-    return replace(options, split=old.manifest["split"]["name"], **kept)
+    return replace(options, split=old.manifest["split"]["name"].replace("_", "-"), **kept)
 
 
 def _with_files(options: Options, log: Log) -> Options:

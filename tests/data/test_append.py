@@ -30,7 +30,7 @@ def both(folder: Path, old: list[Any], new: list[Any], header: str = "user,item,
 
 
 @settings(max_examples=25, deadline=None)
-@given(old=LOG, new=LOG, split=st.sampled_from(["leave_one_out", "ratio", "time", "held_out"]),
+@given(old=LOG, new=LOG, split=st.sampled_from(["leave-one-out", "ratio", "time", "held-out"]),
        duplicates=st.sampled_from(["all", "last"]))  # fmt: skip
 def test_continuing_equals_preparing_both_logs_at_once(
     old: list[Any], new: list[Any], split: str, duplicates: str

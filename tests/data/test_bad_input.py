@@ -61,6 +61,9 @@ CASES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
                                    "log.csv line 4: '1400000000000' is no time in seconds between 1970 and 2100 "
                                    "(--time-unit states another unit)"),
     "an enormous time": (broken(("u", "c", 1, 10**30)), "csv", "log.csv line 4: '1" + "0" * 30 + "' is no time"),
+    "a date among numbers": (broken(("u", "c", 1, "2014-01-01")), "csv", "log.csv line 4: '2014-01-01' is no time"),
+    "a number among dates": (lambda at: csv(at, [("u", "a", 1, "2014-01-01"), ("u", "b", 1, 7)]), "csv",
+                             "log.csv line 3: '7' is no time in seconds or milliseconds between 1970 and 2100"),
     "a time that is a word": (broken(("u", "c", 1, "noon")), "csv", "log.csv line 4: 'noon' is no time in seconds"),
     "an empty user id": (broken(("", "c", 1, 5)), "csv",
                          "log.csv line 4: '' is no user id: it must not be empty nor hold tabs or line breaks"),
@@ -112,7 +115,8 @@ CASES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
 def test_a_log_that_cannot_be_used_is_refused_in_one_sentence(
     tmp_path: Path, run: Run, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     make, form, message = CASES[case]
     source = make(tmp_path)
     code, out, err = run(source, "--out", tmp_path / "dataset", "--format", form)
@@ -134,8 +138,8 @@ def test_a_log_that_cannot_be_used_is_refused_in_one_sentence(
         (["--min-words", 3], "--min-words needs the review's text; name its column with --text-column"),
         (["--core-items", 0], "--core-items is 0; choose 1 or more, or leave it out"),
         (["--split", "given"], "--split given needs a column with train, valid or test; name it with --split-column"),
-        (["--split-column", "item"], "the split column holds 'a'; use only train, valid, validation, val, dev, test"),
-        (["--split-at", "0.5,0.6"], "--split-at goes with --split ratio, time or held_out; add one of them"),
+        (["--split-column", "item"], "line 2: 'a' is no part of a split (use train, valid, validation, val, dev, test, or "),
+        (["--split-at", "0.5,0.6"], "--split-at goes with --split ratio, time or held-out; add one of them"),
         (["--split", "ratio", "--split-at", "0.9,0.8"], "--split-at 0.9,0.8 is not two rising fractions"),
         (["--split", "time", "--split-at", "2020-01-01"], "--split-at 2020-01-01 is not two rising moments"),
         (["--format", "cvs"], "'cvs' is no format; did you mean 'csv'?"),

@@ -203,7 +203,8 @@ def test_json_ids_that_are_numbers_and_lines_of_different_kinds_are_read(tmp_pat
     assert sequences(prepared(json_lines(tmp_path, records), format="jsonl")) == {"1": ["2"], "x": ["3"]}
 
 
-def test_a_hugging_face_data_set_is_read_from_a_local_folder(tmp_path: Path) -> None:
+def test_a_hugging_face_data_set_is_read_from_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "hub"
     folder.mkdir()
     whole = pa.table(table())

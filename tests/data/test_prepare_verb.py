@@ -65,8 +65,7 @@ def test_the_kindle_recipe_works_on_the_file_as_published(tmp_path: Path, run: R
         for _ in range(int(generator.integers(1, 70))):
             year = int(generator.integers(2011, 2024))
             records.append({
-                "rating": float(generator.integers(3, 6)),
-                "text": "word " * int(generator.integers(3, 8)), "title": "t",
+                "rating": float(generator.integers(3, 6)), "text": "word " * int(generator.integers(3, 8)),
                
                 "images": [], "asin": "x", "parent_asin": f"B{generator.integers(300)}", "user_id": f"A{user}",
                 "timestamp": int(np.datetime64(f"{year}-06-01", "ms").astype(int)), "helpful_vote": 0,

@@ -64,14 +64,14 @@ def test_shares_of_time_are_exact_for_many_ties(tmp_path: Path) -> None:
 
 
 def test_held_out_users_train_nothing_and_show_four_fifths(tmp_path: Path) -> None:
-    dataset = of(tmp_path, users([10] * 50), split="held_out", seed=5)
+    dataset = of(tmp_path, users([10] * 50), split="held-out", seed=5)
     kinds = collections.Counter(parts(dataset))
     assert kinds == {(10, 0, 0): 40, (0, 2, 0): 5, (0, 0, 2): 5}
     user = int(dataset.queries("test")[0])
     assert len(dataset.history(user, "test")) == 8
     assert dataset.manifest["split"]["interactions"] == {"train": 400, "valid": 10, "test": 10, "history": 80}
-    assert of(tmp_path, users([10] * 50), "again", split="held_out", seed=5).fingerprint == dataset.fingerprint
-    other = of(tmp_path, users([10] * 50), "other", split="held_out", seed=6)
+    assert of(tmp_path, users([10] * 50), "again", split="held-out", seed=5).fingerprint == dataset.fingerprint
+    other = of(tmp_path, users([10] * 50), "other", split="held-out", seed=6)
     assert other.split_name != dataset.split_name
 
 
@@ -97,7 +97,7 @@ def test_the_columns_for_people_give_the_same_dataset_when_prepared_again(tmp_pa
 
 def test_the_split_changes_the_fingerprint(tmp_path: Path) -> None:
     prints = {
-        of(tmp_path, users([10, 20]), kind, split=kind).fingerprint for kind in ("leave_one_out", "ratio", "time")
+        of(tmp_path, users([10, 20]), kind, split=kind).fingerprint for kind in ("leave-one-out", "ratio", "time")
     }
     assert len(prints) == 3
 

@@ -58,7 +58,7 @@ def test_the_fingerprint_covers_ids_order_ratings_times_split_and_attributes(tmp
     user, item, rating, time = ROWS[5]
     changed = [("x", item, rating, time), (user, "x", rating, time), (user, item, 2.5, time), (user, item, rating, 7)]
     logs = [ROWS, *([*ROWS[:5], row, *ROWS[6:]] for row in changed), [*ROWS[1:], ROWS[0]]]
-    options: list[dict[str, Any]] = [{"split": "held_out"}, {"items": items}, {"items": other}, {"users": users}]
+    options: list[dict[str, Any]] = [{"split": "held-out"}, {"items": items}, {"items": other}, {"users": users}]
     asked = [(rows, {}) for rows in logs] + [(ROWS, chosen) for chosen in options]
     prints = {
         prepared(csv(tmp_path, rows), f"{index}", format="csv", **chosen).fingerprint

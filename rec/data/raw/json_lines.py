@@ -54,9 +54,10 @@ def read(file: Path, columns: Mapping[Role, str], bad: BadLines) -> Iterator[Raw
 
 def _schema(first: Mapping[str, Any], columns: Mapping[Role, str]) -> pa.Schema:
     """Types as in the first record; a block in which they differ is read line by line."""
-    return pa.schema(
-        [(name, KINDS.get(type(first.get(name)), pa.string())) for name in dict.fromkeys(columns.values())]
-    )
+    kinds = {name: KINDS.get(type(first.get(name)), pa.string()) for name in columns.values()}
+    if kinds.get(columns.get("rating", "")) == pa.int64():
+        kinds[columns["rating"]] = pa.float64()  # 5 here may be 4.5 further on
+    return pa.schema(list(kinds.items()))
 
 
 def _by_arrow(block: bytes, schema: pa.Schema) -> pa.Table | None:

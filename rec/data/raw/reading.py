@@ -80,9 +80,15 @@ def _open_huggingface(source: str, options: Options, bad: BadLines) -> Log:
     known = Format("huggingface", fitted("huggingface", Path(source)).columns)
     columns = _columns(Path(source), known, options, huggingface.columns_of(found))
     values = Values(bad, options.time_unit, stated=options.time_unit is not None)
-    has_split = "split" in columns or len(found) > 1
+    by_name = options.split == "given" and "split" not in columns and len(found) > 1
+    has_split = "split" in columns or by_name
     return Log(
-        Path(source), "huggingface", columns, has_split, lambda: huggingface.read(source, found, columns), values
+        Path(source),
+        "huggingface",
+        columns,
+        has_split,
+        lambda: huggingface.read(source, found, columns, by_name),
+        values,
     )
 
 
@@ -113,6 +119,8 @@ def _columns(file: Path, known: Format, options: Options, header: list[str]) -> 
             columns[role] = present[0] if present[0] in header else typed.get(present[0], present[0])
         elif needed:
             raise missing_column(file, role, wanted, header)
+    if options.split not in (None, "given"):
+        columns.pop("split", None)
     if options.min_words is None:
         columns.pop("text", None)
     elif "text" not in columns:
