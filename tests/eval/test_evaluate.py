@@ -255,6 +255,12 @@ def test_some_queries_are_spread_over_all_and_each_is_as_before(dataset: Dataset
     assert read(hashed(30), dataset, most=1000).means == whole.means
 
 
+def test_an_upstream_target_is_a_candidate_even_where_the_history_has_it(dataset: Dataset) -> None:
+    assert read(hashed(30), dataset).masked_share > 0
+    assert read(hashed(30), dataset, protocol="uniform5").masked_share > 0
+    assert read(hashed(30), dataset, protocol="upstream5").masked_share == 0
+
+
 def test_exposure_is_that_of_the_lists(dataset: Dataset) -> None:
     result = read(hashed(30), dataset, metrics=("coverage@3", "popularity@3", "head_share@3"))
     lists = []
