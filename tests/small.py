@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from rec.config.tree import Backbone, Data, Eval, LossWeights, Optim, Run, SoftToken, Train
 from rec.data.batch import Queries, Sequences
@@ -87,3 +88,10 @@ def rows_of(batch: Sequences, rows: list[int]) -> Sequences:
 def queries(users: list[int], histories: list[list[int]], width: int | None = None) -> Queries:
     width = width or max([1, *map(len, histories)])
     return Queries(torch.tensor(users), torch.tensor([history + [0] * (width - len(history)) for history in histories]))
+
+
+def forget_the_world() -> None:
+    """Accelerate remembers for the life of a process which process it is."""
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+    GradientState._reset_state()
