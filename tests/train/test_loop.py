@@ -252,7 +252,7 @@ def test_another_dataset_in_the_same_folder_is_refused(whole: Run, rings: Datase
 
 
 def test_resume_never_refuses_a_folder_with_checkpoints(whole: Run):
-    with pytest.raises(CheckpointError, match="train.resume is never, but .* has checkpoints"):
+    with pytest.raises(CheckpointError, match=r"train.resume is never, but .* has checkpoints"):
         _execute(dataclasses.replace(whole, train=dataclasses.replace(whole.train, resume="never")))
 
 
