@@ -45,6 +45,10 @@ def test_ratio_cuts_each_user_at_eight_and_nine_tenths(tmp_path: Path) -> None:
     assert parts(dataset) == [(1, 0, 0), (1, 0, 1), (2, 0, 1), (4, 0, 1), (8, 1, 1), (16, 2, 2)]
     half = of(tmp_path, users([10]), "half", split="ratio", split_at="0.5,0.7")
     assert parts(half) == [(5, 2, 3)]
+    odd = of(
+        tmp_path, users([100]), "odd", split="ratio", split_at="0.29,0.57"
+    )  # 0.29 x 100 is 28.999... to a computer
+    assert parts(odd) == [(29, 28, 43)]
 
 
 def test_time_cuts_are_moments_or_shares_of_the_whole_log(tmp_path: Path) -> None:
