@@ -52,6 +52,7 @@ def test_times_too_far_apart_for_one_number_are_sorted_all_the_same() -> None:
     assert ordered._order(user, None, time).tolist() == [1, 3, 2, 0]
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=30), limit=st.integers(1, 20))
 def test_ranges_cover_all_users_and_are_small_unless_one_user_is_large(counts: list[int], limit: int) -> None:
     ranges = ordered.ranges_of(np.array(counts), limit)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec.data import split
@@ -106,6 +106,7 @@ def test_the_split_changes_the_fingerprint(tmp_path: Path) -> None:
     assert len(prints) == 3
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, first=st.floats(0.05, 0.95), second=st.floats(0.05, 0.95))
 def test_ratio_and_leave_one_out_divide_every_sequence_in_order(
     lengths: list[int], first: float, second: float
@@ -120,6 +121,7 @@ def test_ratio_and_leave_one_out_divide_every_sequence_in_order(
         assert ((train > 0) | (many == 0)).all()
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, seed=st.integers(0, 9))
 def test_a_held_out_user_is_in_one_part_only(lengths: list[int], seed: int) -> None:
     import pyarrow as pa
