@@ -18,7 +18,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "text-column": {"help": "column with the review, for --min-words", "metavar": "NAME"},
         "split-column": {"help": "column with train, valid or test: a split that is given", "metavar": "NAME"},
         "time-unit": {"choices": ["s", "ms"], "help": "unit of numeric times, where their size does not tell"},
-        "on-bad-line": {"choices": ["error", "skip"], "help": "stop at a line that cannot be used (default), or skip it"},
+        "on-bad-line": {"choices": ["error", "skip"], "help": "stop at a line that cannot be used (default), or go on"},
         "items": {"metavar": "FILE", "help": "attributes and texts of items (CSV, JSON, Parquet, RecBole)"},
         "users": {"metavar": "FILE", "help": "attributes of users"},
     },
@@ -27,17 +27,17 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "since": {"metavar": "TIME", "help": "first moment kept: 2013-01-01, or a timestamp"},
         "until": {"metavar": "TIME", "help": "first moment no longer kept"},
         "min-words": {"type": int, "metavar": "N", "help": "drop reviews with fewer words"},
-        "duplicates": {"choices": ["all", "first", "last"], "help": "which of a user's interactions with one item to keep"},
+        "duplicates": {"choices": ["all", "first", "last"], "help": "which of the same user and item to keep"},
         "core-users": {"type": int, "metavar": "K", "help": "drop users with fewer interactions"},
         "core-items": {"type": int, "metavar": "K", "help": "drop items with fewer; both: to a fixed point"},
         "last": {"type": int, "metavar": "N", "help": "keep the last N interactions of a user"},
         "sample": {"type": int, "metavar": "U", "help": "keep U users, drawn by --seed"},
-        "seed": {"type": int, "metavar": "S", "help": "of the sample and of held_out (default 0)"},
+        "seed": {"type": int, "metavar": "S", "help": "of the sample and of held-out (default 0)"},
     },
     "split": {
-        "split": {"choices": ["leave_one_out", "ratio", "time", "held_out", "given"], "help": "default leave_one_out"},
-        "split-at": {"metavar": "A,B", "help": "where valid and test begin: fractions (default 0.8,0.9), or two moments "
-                     "for --split time"},
+        "split": {"choices": ["leave-one-out", "ratio", "time", "held-out", "given"], "help": "default leave-one-out"},
+        "split-at": {"metavar": "A,B", "help": "where valid and test begin: fractions (default 0.8,0.9), or two "
+                     "moments for --split time"},
     },
 }  # fmt: skip
 
@@ -64,6 +64,7 @@ def main() -> int:
     from rec.data.options import Options
     from rec.data.prepare import prepare
     from rec.data.recipe import read
+    from rec.errors import DatasetError
 
     options = build(Options, {**(read(recipe) if recipe else {}), **arguments})
     manifest = prepare(source, out, options, append)
@@ -73,8 +74,7 @@ def main() -> int:
         try:
             to.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
         except OSError as error:
-            print(f"kindling prepare: cannot write {to}: {error.strerror}", file=sys.stderr)
-            return 2
+            raise DatasetError(f"cannot write {to}: {error.strerror}; name another file with --json") from None
     return DONE
 
 

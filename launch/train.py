@@ -39,7 +39,6 @@ def execute(run: "Run") -> int:
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
     from rec.models import build
-    from rec.nn import backbone
     from rec.report import Report
     from rec.train import trackers
     from rec.train.engine import Engine
@@ -57,11 +56,10 @@ def execute(run: "Run") -> int:
     stop = Stop(run.folder)
 
     torch.manual_seed(run.seed)
-    shape = backbone.configuration(run.model.backbone)
-    backbone.require_room(shape, run.data.max_items + run.model.user_token)
-    model = build(run.model, users=dataset.users, items=dataset.items, backbone_config=shape)
-    if run.model.item_init is not None:
-        model.start_items_from(torch.from_numpy(dataset.feature(run.model.item_init)[:]))
+    model = build(run.model, users=dataset.users, items=dataset.items)
+    model.require_room(run.data.max_items)
+    if keeper.newest is None:
+        model.start(dataset)
     engine.prepare(model, build_optimizer(model, run.optim))
     progress = keeper.restore(engine)
 

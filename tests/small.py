@@ -12,7 +12,6 @@ from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.models import build
 from rec.models.base import Recommender
-from rec.nn import backbone
 from rec.ranks import Ranks
 
 WIDTH = 32
@@ -48,7 +47,7 @@ def soft_token(architecture: str = "gpt2", **options: Any) -> SoftToken:
 
 def make(config: SoftToken, users: int, items: int, seed: int = 0) -> Recommender:
     torch.manual_seed(seed)
-    return build(config, users=users, items=items, backbone_config=backbone.configuration(config.backbone))
+    return build(config, users=users, items=items)
 
 
 def a_run(dataset: Dataset, out: Path, model: SoftToken, **groups: Any) -> Run:

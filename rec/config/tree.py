@@ -62,6 +62,7 @@ class LossWeights:
 
     @property
     def need_negatives(self) -> bool:
+        """Whether any term compares the target with sampled items."""
         return any((self.sampled_softmax, self.gbce, self.bpr_context, self.bpr_user))
 
 
@@ -91,6 +92,11 @@ class SoftToken:
     """Patterns of parameter names that are not trained, for example ["backbone.*"]."""
     loss: LossWeights = field(default_factory=LossWeights)
     """The terms of the loss."""
+
+    @property
+    def need_negatives(self) -> bool:
+        """Whether the feed has to sample negatives: asked of every recommender, as is `predict_first`."""
+        return self.loss.need_negatives
 
     def __post_init__(self) -> None:
         require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")
@@ -254,7 +260,7 @@ class Run:
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed is {self.seed}; choose 0 or more")
         require(
-            not self.model.loss.need_negatives or self.data.negatives > 0,
+            not self.model.need_negatives or self.data.negatives > 0,
             "model.loss has a term over negatives but data.negatives is 0; set data.negatives, for example to 256",
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -77,8 +78,10 @@ def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
 
 def described(table: pa.Table) -> int:
     """How many rows have any attribute."""
-    flags = [column.is_valid() for column in table.columns[2:]]
-    return sum(any(row) for row in zip(*(flag.to_pylist() for flag in flags), strict=True)) if flags else 0
+    known = np.zeros(len(table), np.bool_)
+    for column in table.columns[2:]:
+        known |= column.is_valid().to_numpy()
+    return int(known.sum())
 
 
 def _records(file: Path) -> Iterator[Record]:
@@ -98,14 +101,15 @@ def _records(file: Path) -> Iterator[Record]:
     plain = [column.partition(":")[0] if not dialect.quotes else column for column in header]
     roles: Mapping[Any, str] = {"user": header[0], **dict(zip(header, header, strict=True))}
     for raw in read_delimited(file, dialect, header, roles, BadLines()):
-        columns = [_decoded(file, raw.columns[column]) for column in header]  # type: ignore[index]
+        found: Mapping[Any, pa.Array] = raw.columns
+        columns = [_decoded(file, found[column]) for column in header]
         for row in zip(*columns, strict=True):
             yield {key: value or None for key, value in zip(plain, row, strict=True)}
 
 
 def _decoded(file: Path, column: pa.Array) -> list[str]:
     try:
-        return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
+        return column.cast(pa.string()).to_pylist()
     except pa.ArrowInvalid:
         raise DatasetError(f"{file} is not UTF-8 text; convert it, for example with `iconv -t utf-8`") from None
 
@@ -203,4 +207,5 @@ def _text(value: Any) -> str:
 
 
 def _parts(values: Iterable[Any]) -> list[str]:
-    return [" > ".join(map(_text, value)) if isinstance(value, list) else _text(value) for value in values]
+    texts = [" > ".join(map(_text, value)) if isinstance(value, list) else _text(value) for value in values]
+    return [text for text in texts if text]

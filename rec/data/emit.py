@@ -41,13 +41,13 @@ def rows_of(log: Ordered, users: pa.StringArray, items: pa.StringArray, old: tup
 
 def bounds_of(log: Ordered, rows: Rows, kind: SplitKind, options: Options) -> tuple[IntArray, dict[str, Any]]:
     """((users + 1, 5) bounds with the padding row, what the manifest says of the split)."""
-    said: dict[str, Any] = {"name": kind}
-    if kind == "leave_one_out":
+    said: dict[str, Any] = {"name": kind.replace("-", "_")}
+    if kind == "leave-one-out":
         bounds = split.leave_one_out(rows.lengths)
     elif kind == "ratio":
         said["at"] = split.fractions(options)
         bounds = split.ratio(rows.lengths, split.fractions(options))
-    elif kind == "held_out":
+    elif kind == "held-out":
         said |= {"at": split.fractions(options), "seed": options.seed}
         bounds = split.held_out(rows.lengths, rows.users, options.seed, split.fractions(options))
     else:

@@ -93,7 +93,7 @@ def sample(log: Ordered, users: int, seed: int, ids: pa.StringArray) -> None:
 
 
 def drawn(ids: pa.StringArray, codes: npt.NDArray[np.int64], seed: int, purpose: str) -> npt.NDArray[np.int64]:
-    """The codes in an order that depends on seed, purpose and external id alone: not on the input's, nor on a library's."""
+    """The codes in an order that depends on seed, purpose and external id alone, on no order of the input."""
     salt = blake2b(f"{purpose} {seed}".encode(), digest_size=16).digest()
     keys = [blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in ids.take(pa.array(codes)).to_pylist()]
     return codes[np.argsort(np.array(keys, "S8").view(">u8") if keys else np.empty(0, np.uint64), kind="stable")]

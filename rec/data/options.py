@@ -7,7 +7,7 @@ from typing import Literal
 from rec.errors import ConfigError
 
 Duplicates = Literal["all", "first", "last"]
-SplitKind = Literal["leave_one_out", "ratio", "time", "held_out", "given"]
+SplitKind = Literal["leave-one-out", "ratio", "time", "held-out", "given"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Options:
     seed: int = 0
     """Draws the sample and the held-out users."""
     split: SplitKind | None = None
-    """How interactions are divided; `given` where there is a split column, else `leave_one_out`."""
+    """How interactions are divided; `given` where there is a split column, else `leave-one-out`."""
     split_at: str | None = None
     """Where valid and test begin: two fractions (0.8,0.9 unless said), or two moments for `time`."""
 
@@ -64,5 +64,5 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; choose 1 or more, or leave it out")
-        if self.split_at is not None and self.split in (None, "leave_one_out", "given"):
-            raise ConfigError("--split-at goes with --split ratio, time or held_out; add one of them")
+        if self.split_at is not None and self.split in (None, "leave-one-out", "given"):
+            raise ConfigError("--split-at goes with --split ratio, time or held-out; add one of them")

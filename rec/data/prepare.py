@@ -15,7 +15,6 @@ from rec.data.options import Options, SplitKind
 from rec.data.ordered import Ordered, sort
 from rec.data.progress import Progress
 from rec.data.raw.reading import Log, open_log
-from rec.data.spool import Spool
 from rec.data.store import Writer, id_table
 from rec.errors import ConfigError, DatasetError
 
@@ -35,8 +34,7 @@ def prepare(source: str, out: Path, options: Options, append: Path | None = None
     old = Dataset.open(append) if append else None
     if old:
         options = _continued(options, old)
-    progress = Progress()
-    with Writer(out) as writer:
+    with Writer(out) as writer, Progress() as progress:
         log = open_log(source, options)
         kind = split.chosen(options, log.has_split, "time" in log.columns)
         intake = _read(log, kind, options, old, writer, progress)
@@ -46,10 +44,9 @@ def prepare(source: str, out: Path, options: Options, append: Path | None = None
         _filter(ordered, intake, options)
         progress.stage("writing")
         found = _write(ordered, intake, kind, _with_files(options, log), old, writer)
-        progress.close()
         source_ = {"source": log.file.name, "format": log.format, "columns": dict(log.columns)}
         found["report"] |= {"funnel": intake.funnel, "skipped_lines": log.bad.skipped}
-        shown = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+        shown = {name: value.name if isinstance(value, Path) else value for name, value in asdict(options).items()}
         origin = {"appended_to": old.fingerprint} if old else {}
         return writer.commit({**found, **source_, **origin, "options": shown})
 
@@ -66,7 +63,7 @@ def _continued(options: Options, old: Dataset) -> Options:
         if getattr(options, name) not in (getattr(Options(), name), before.get(name)):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with --append: the dataset's own is kept")
     kept = {name: before[name] for name in ("split_at", "duplicates", "seed") if name in before}
-    return replace(options, split=old.manifest["split"]["name"], **kept)
+    return replace(options, split=old.manifest["split"]["name"].replace("_", "-"), **kept)
 
 
 def _with_files(options: Options, log: Log) -> Options:
@@ -82,7 +79,7 @@ def _read(
     has_times = "time" in log.columns
     if old and old.has_times and not has_times:
         raise ConfigError(f"{old.root} has times and {log.file} has none; name them with --time-column")
-    intake = Intake(Spool(writer.spool / "read", columns(with_split=kind == "given")))
+    intake = Intake(writer.spool("read", columns(with_split=kind == "given")))
     intake.has_times = has_times and (old is None or old.has_times)
     if old:
         take_prepared(intake, old)
@@ -92,10 +89,10 @@ def _read(
 
 
 def _order(intake: Intake, writer: Writer) -> Ordered:
-    into = Spool(
-        writer.spool / "ordered", {**{name: kind.str for name, kind in intake.spool.columns.items()}, "keep": "?"}
-    )
-    return sort(intake.spool, into, intake.counts, len(intake.items))
+    kinds = {name: kind.str for name, kind in intake.spool.columns.items()}
+    ordered = sort(intake.spool, writer.spool("ordered", {**kinds, "keep": "?"}), intake.counts, len(intake.items))
+    intake.spool.remove()
+    return ordered
 
 
 def _filter(ordered: Ordered, intake: Intake, options: Options) -> None:
@@ -110,7 +107,7 @@ def _require_rows(funnel: Funnel, rows: int) -> None:
     if not rows:
         at = next(index for index, entry in enumerate(funnel) if not entry["rows"])
         raise DatasetError(
-            f"no interaction is left after '{funnel[at]['step']}', which got {funnel[at - 1]['rows']:,}; relax that filter"
+            f"no interaction is left after '{funnel[at]['step']}' of {funnel[at - 1]['rows']:,}; relax that filter"
         )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import IO
+from typing import IO, Self
 
 from tqdm import tqdm
 
@@ -19,12 +19,17 @@ class Progress:
         self._said = time.monotonic()
         self._began = self._said
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def stage(self, name: str) -> None:
         """A stage without a known length begins."""
         self.close()
         if self._stream.isatty():
             self._bar = tqdm(total=100, desc=name, file=self._stream, leave=False, bar_format="{desc}: {elapsed}")
-        self._name = name
 
     def reading(self, share: float, rows: int) -> None:
         """So much of the log is read."""

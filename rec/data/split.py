@@ -9,11 +9,9 @@ import pyarrow as pa
 from rec.data.dataset import IntArray
 from rec.data.filters import drawn
 from rec.data.options import Options, SplitKind
-from rec.data.raw.values import milliseconds
-from rec.errors import ConfigError, DatasetError
+from rec.data.raw.values import PARTS, milliseconds
+from rec.errors import ConfigError
 
-PARTS: dict[str, int] = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
-"""Names that a split column may hold."""
 NAMES = ("train", "valid", "test", "history")
 """Names in `interactions.parquet`; the history of a held-out user is neither trained on nor a target."""
 Cuts = tuple[float, float]
@@ -21,11 +19,11 @@ Cuts = tuple[float, float]
 
 def chosen(options: Options, has_split: bool, has_times: bool) -> SplitKind:
     """The split of a log, or a ConfigError if the log does not allow it."""
-    kind = options.split or ("given" if options.split_column else "leave_one_out")
+    kind = options.split or ("given" if options.split_column else "leave-one-out")
     if kind == "given" and not has_split:
         raise ConfigError("--split given needs a column with train, valid or test; name it with --split-column")
     if kind == "time" and not has_times:
-        raise ConfigError("--split time needs times, which this log has not; choose leave_one_out or ratio")
+        raise ConfigError("--split time needs times, which this log has not; choose leave-one-out or ratio")
     return kind
 
 
@@ -51,14 +49,8 @@ def moments(options: Options) -> tuple[int, int] | None:
 
 
 def codes(column: pa.DictionaryArray) -> IntArray:
-    """(rows) int8: 0 train, 1 valid, 2 test; DatasetError names values that are none of these."""
-    names = column.dictionary.to_pylist()
-    unknown = sorted(set(names) - PARTS.keys())
-    if unknown:
-        raise DatasetError(
-            f"the split column holds '{unknown[0]}'; use only {', '.join(PARTS)}, or name another --split-column"
-        )
-    parts = np.array([PARTS[name] for name in names], np.int8)
+    """(rows) int8: 0 train, 1 valid, 2 test, of checked names."""
+    parts = np.array([PARTS.get(name, 0) for name in column.dictionary.to_pylist()], np.int8)
     return parts[column.indices.to_numpy()] if len(parts) else np.empty(0, np.int8)
 
 

@@ -1,5 +1,6 @@
 """Columns in plain files beside the output: read and written in pieces, so that memory stays small."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ class Spool:
 
     def __init__(self, folder: Path, columns: Mapping[str, str]):
         folder.mkdir(parents=True)
+        self._folder = folder
         self.columns = {name: np.dtype(kind) for name, kind in columns.items()}
         self.rows = 0
         self._files = {name: (folder / name).open("w+b", buffering=0) for name in columns}
@@ -29,7 +31,7 @@ class Spool:
         """Puts values at rows start, start + 1, ..."""
         file, kind = self._files[name], self.columns[name]
         file.seek(start * kind.itemsize)
-        rest = memoryview(np.ascontiguousarray(values, kind).view(np.uint8).reshape(-1))
+        rest = np.ascontiguousarray(values, kind).view(np.uint8).reshape(-1).data
         while len(rest):
             rest = rest[file.write(rest) :]
 
@@ -47,3 +49,8 @@ class Spool:
     def close(self) -> None:
         for file in self._files.values():
             file.close()
+
+    def remove(self) -> None:
+        """Gives the room back."""
+        self.close()
+        shutil.rmtree(self._folder)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rec.data.dataset import SCHEMA, FloatArray, IntArray
+from rec.data.spool import Spool
 from rec.errors import DatasetError
 
 DIGEST_ROWS = 1 << 16
@@ -37,7 +38,7 @@ class Column:
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def append(self, values: npt.NDArray[Any]) -> None:
-        data = memoryview(np.ascontiguousarray(values, self._kind).view(np.uint8).reshape(-1))
+        data = np.ascontiguousarray(values, self._kind).view(np.uint8).reshape(-1).data
         self._file.write(data)
         self.digest.update(data)
 
@@ -56,8 +57,7 @@ class Writer:
             raise DatasetError(f"{root} exists; choose another folder or remove it")
         self.root = root
         self.beside = root.with_name(root.name + ".tmp")
-        self.spool = self.beside / "spool"
-        """A folder for what is needed only while writing."""
+        self._spools: list[Spool] = []
         self._digests: dict[str, str] = {}
         self._columns: dict[str, Column] = {}
 
@@ -72,14 +72,20 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for column in self._columns.values():
+        files: list[Column | Spool] = [*self._columns.values(), *self._spools]
+        for file in files:
             try:
-                column.close()
+                file.close()
             except OSError:  # a full disk may refuse the last bytes, too
                 continue
         shutil.rmtree(self.beside, ignore_errors=True)
         if isinstance(error, OSError):
             raise self._unwritable(error) from None
+
+    def spool(self, name: str, columns: Mapping[str, str]) -> Spool:
+        """Room for rows that are needed only while writing."""
+        self._spools.append(Spool(self.beside / "spool" / name, columns))
+        return self._spools[-1]
 
     def column(self, name: str, kind: str, *shape: int) -> Column:
         """A new array file; its values are appended to what is returned."""
@@ -105,7 +111,9 @@ class Writer:
         whole = "\n".join(f"{name} {self._digests[name]}" for name in sorted(self._digests))
         fingerprint = hashlib.sha256(f"schema {SCHEMA}\n{whole}".encode()).hexdigest()
         full = {"schema": SCHEMA, "fingerprint": fingerprint, **manifest}
-        shutil.rmtree(self.spool, ignore_errors=True)
+        for spool in self._spools:
+            spool.close()
+        shutil.rmtree(self.beside / "spool", ignore_errors=True)
         (self.beside / "dataset.json").write_text(json.dumps(full, indent=1, ensure_ascii=False), encoding="utf-8")
         os.replace(self.beside, self.root)
         return full

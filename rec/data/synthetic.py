@@ -55,7 +55,9 @@ class World:
 
     def popular(self, topic: Ints, random: np.random.Generator) -> Ints:
         """An item of each topic, by popularity."""
-        return topic * self.size + np.searchsorted(self.share, random.random(len(topic)))
+        place: Ints = np.searchsorted(self.share, random.random(len(topic)))
+        item: Ints = topic * self.size + place
+        return item
 
 
 def lengths(users: int, interactions: int, seed: int) -> Ints:
@@ -114,7 +116,8 @@ def _walk(world: World, length: Ints, random: np.random.Generator) -> tuple[Ints
 def _ratings(user: Ints, item: Ints, world: World, random: np.random.Generator) -> npt.NDArray[np.int8]:
     """1 .. 5, mostly high, lower for some users and for some items."""
     taste = 4.2 + 0.4 * np.sin(item * 0.7) + 0.5 * np.cos(user * 1.3) + 0.8 * random.standard_normal(len(item))
-    return np.clip(np.rint(taste), 1, 5).astype(np.int8)
+    stars: npt.NDArray[np.int8] = np.clip(np.rint(taste), 1, 5).astype(np.int8)
+    return stars
 
 
 def _named(prefix: str, numbers: Ints) -> pa.Array:
@@ -136,8 +139,9 @@ def write(out: Path, users: int, items: int, interactions: int, seed: int) -> No
     schema: Any = pa.schema({"user": pa.string(), "item": pa.string(), "rating": pa.int8(), "timestamp": pa.int64()})
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        options = arrow_csv.WriteOptions(quoting_style="none")
-        with arrow_csv.CSVWriter(beside, schema, write_options=options) as csv:
+        options = arrow_csv.WriteOptions(include_header=False, quoting_style="none")
+        with beside.open("wb") as file, arrow_csv.CSVWriter(file, schema, write_options=options) as csv:
+            file.write(",".join(schema.names).encode() + b"\n")
             for table in tables(users, items, interactions, seed):
                 csv.write_table(table)
         beside.replace(out)

@@ -117,7 +117,7 @@ def _changed(config: Configuration, backbone: Backbone) -> Configuration:
     if backbone.source is None:
         return AutoConfig.for_model(backbone.architecture, **backbone.config)
     values = {**config.to_dict(), **backbone.config}
-    layers, kinds = values.get("num_hidden_layers"), values.get("layer_types")
+    layers, kinds = int(values.get("num_hidden_layers") or 0), values.get("layer_types")
     if kinds and "layer_types" not in backbone.config and layers != len(kinds):
         values["layer_types"] = kinds[:layers] if len(kinds) > layers else None
     return type(config).from_dict(values)

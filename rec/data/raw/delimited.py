@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from rec.data.raw.chunk import BadLines, Raw, Role
-from rec.data.raw.files import BLOCK, Source, not_utf8
+from rec.data.raw.files import BLOCK, Source, first_line
 from rec.errors import DatasetError
 
 csv.field_size_limit(1 << 30)
@@ -138,14 +138,7 @@ def header_of(file: Path, dialect: Dialect) -> list[str]:
     """The names in the first line of the file, or those the dialect gives."""
     if dialect.names:
         return list(dialect.names)
-    with dialect.open(file) as source:
-        data = b""
-        while b"\n" not in data and (more := source.read(1 << 16)):
-            data += more
-    try:
-        line = data.split(b"\n")[0].decode("utf-8-sig").rstrip("\r")
-    except UnicodeDecodeError:
-        raise not_utf8(file, 1) from None
+    line = first_line(file)
     return next(csv.reader([line], delimiter=dialect.one, quoting=dialect.quoting), [])
 
 

@@ -51,10 +51,12 @@ class Source(io.RawIOBase):
         if not self.replace:
             return data
         two, one = self.replace
-        data = self._held + data
-        # half a separator at the end of a block waits for its other half
-        self._held = data[-1:] if size >= 0 and data.endswith(two[:1]) and len(data) > len(self._held) else b""
-        return data[: len(data) - len(self._held)].replace(two, one)
+        whole = self._held + data
+        # an odd run of separators at the end of a block waits for its other half
+        half = (len(whole) - len(whole.rstrip(two[:1]))) % 2 if data and size >= 0 else 0
+        self._held = whole[len(whole) - half :]
+        ready = whole[: len(whole) - half].replace(two, one)
+        return ready if ready or not data else self.read(size)
 
     def readall(self) -> bytes:
         return self.read(-1)
@@ -101,26 +103,17 @@ def blocks(source: Source) -> Iterator[tuple[bytes, int]]:
         yield rest, line
 
 
-def first_lines(file: Path, count: int = 1) -> list[str]:
-    """The first lines of a text file, without their ends; fewer if the file has fewer."""
+def first_line(file: Path) -> str:
+    """The first line of a text file, without its end."""
+    data = b""
     with Source(file) as source:
-        data = b""
-        while data.count(b"\n") < count and (more := source.read(1 << 16)):
+        while b"\n" not in data and (more := source.read(1 << 16)):
             data += more
     try:
-        text = data[: data.rfind(b"\n") + 1 or None].decode("utf-8-sig")
+        return data.split(b"\n")[0].rstrip(b"\r").decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise not_utf8(file, 1 + data[: data.rfind(b"\n") + 1].count(b"\n", 0, _bad_byte(data))) from None
-    return [line.rstrip("\r") for line in text.split("\n")[:count]]
+        raise not_utf8(file, 1) from None
 
 
 def not_utf8(file: Path, line: int) -> DatasetError:
     return DatasetError(f"{file} line {line} is not UTF-8 text; convert it, for example with `iconv -t utf-8`")
-
-
-def _bad_byte(data: bytes) -> int:
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return error.start
-    return len(data)

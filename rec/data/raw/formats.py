@@ -7,7 +7,7 @@ from typing import Literal
 
 from rec.data.raw.chunk import Role
 from rec.data.raw.delimited import Dialect, header_of
-from rec.data.raw.files import Source, first_lines
+from rec.data.raw.files import Source, first_line
 from rec.data.raw.json_lines import keys_of
 from rec.data.raw.values import Unit
 from rec.errors import DatasetError
@@ -82,7 +82,7 @@ def fitted(name: str, file: Path) -> Format:
         return Format("delimited", {**AMAZON_2023, "text": ()}, unit="ms", strict=True)
     if name == "movielens":
         unnamed = ("userId", "movieId", "rating", "timestamp")
-        first = first_lines(file)[0]
+        first = first_line(file)
         if "::" in first or "\t" in first:
             return Format("delimited", MOVIELENS, Dialect("::" if "::" in first else "\t", unnamed), "s", strict=True)
     return known
@@ -126,7 +126,7 @@ def inferred(file: Path, columns_named: bool) -> str:
 
 def _by_keys(keys: Mapping[str, object]) -> str:
     if keys.keys() >= {"reviewerID", "asin", "overall", "unixReviewTime"}:
-        return "amazon-2018"
+        return "amazon-2014" if "helpful" in keys else "amazon-2018"  # 2018 has `vote` instead
     return "amazon-2023" if keys.keys() >= {"user_id", "parent_asin", "rating", "timestamp"} else ""
 
 

@@ -36,8 +36,8 @@ def columns_of(found: Mapping[str, Any]) -> list[str]:
     return list(next(iter(found.values())).column_names)
 
 
-def read(name: str, found: Mapping[str, Any], columns: Mapping[Role, str]) -> Iterator[Raw]:
-    """The wanted columns of all splits; without a split column, the name of the split is one."""
+def read(name: str, found: Mapping[str, Any], columns: Mapping[Role, str], by_name: bool) -> Iterator[Raw]:
+    """The wanted columns of all splits; with `by_name`, the name of the split is a column, too."""
     for split, rows in found.items():
         table = rows.with_format("arrow")
         for start in range(0, len(rows), ROWS):
@@ -45,6 +45,6 @@ def read(name: str, found: Mapping[str, Any], columns: Mapping[Role, str]) -> It
             values: dict[Role, pa.Array] = {
                 role: part.column(column).combine_chunks() for role, column in columns.items()
             }
-            if "split" not in values and len(found) > 1:
+            if by_name:
                 values["split"] = pa.array([split] * part.num_rows, pa.string())
             yield Raw(values, lambda row, at=start, of=split: f"{name} {of} row {at + row + 1}")  # type: ignore[misc]

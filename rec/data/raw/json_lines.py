@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from rec.data.raw.chunk import BadLines, Raw, Role
-from rec.data.raw.files import Source, blocks, first_lines, not_utf8
+from rec.data.raw.files import Source, blocks, first_line, not_utf8
 
 KINDS = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
@@ -34,7 +34,7 @@ def record(line: str) -> dict[str, Any]:
 def keys_of(file: Path) -> dict[str, Any]:
     """The first record of the file; empty if its first line is none."""
     try:
-        return record(next((line for line in first_lines(file, 20) if line.strip()), ""))
+        return record(first_line(file))
     except ValueError:
         return {}
 
@@ -54,9 +54,10 @@ def read(file: Path, columns: Mapping[Role, str], bad: BadLines) -> Iterator[Raw
 
 def _schema(first: Mapping[str, Any], columns: Mapping[Role, str]) -> pa.Schema:
     """Types as in the first record; a block in which they differ is read line by line."""
-    return pa.schema(
-        [(name, KINDS.get(type(first.get(name)), pa.string())) for name in dict.fromkeys(columns.values())]
-    )
+    kinds = {name: KINDS.get(type(first.get(name)), pa.string()) for name in columns.values()}
+    if kinds.get(columns.get("rating", "")) == pa.int64():
+        kinds[columns["rating"]] = pa.float64()  # 5 here may be 4.5 further on
+    return pa.schema(list(kinds.items()))
 
 
 def _by_arrow(block: bytes, schema: pa.Schema) -> pa.Table | None:

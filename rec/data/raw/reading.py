@@ -1,5 +1,6 @@
 """A source and its format -> checked chunks."""
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from rec.data.options import Options
 from rec.data.raw import columnar, delimited, json_lines, plain_lines
 from rec.data.raw.chunk import ROLES, BadLines, Raw, Role, missing_column
-from rec.data.raw.formats import Format, fitted, inferred, main_file
+from rec.data.raw.formats import FORMATS, Format, fitted, inferred, main_file
 from rec.data.raw.values import Chunk, Values
 from rec.errors import ConfigError, DatasetError
 
@@ -43,6 +44,10 @@ class Log:
 def open_log(source: str, options: Options) -> Log:
     """Finds format and columns, and raises before anything is written if they do not fit the source."""
     bad = BadLines(skip=options.on_bad_line == "skip")
+    if options.format is not None and options.format not in FORMATS:
+        near = difflib.get_close_matches(options.format, FORMATS, n=1, cutoff=0.5)
+        remedy = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(FORMATS)}"
+        raise ConfigError(f"'{options.format}' is no format; {remedy}")
     if options.format == "huggingface":
         return _open_huggingface(source, options, bad)
     path = Path(source)
@@ -75,9 +80,15 @@ def _open_huggingface(source: str, options: Options, bad: BadLines) -> Log:
     known = Format("huggingface", fitted("huggingface", Path(source)).columns)
     columns = _columns(Path(source), known, options, huggingface.columns_of(found))
     values = Values(bad, options.time_unit, stated=options.time_unit is not None)
-    has_split = "split" in columns or len(found) > 1
+    by_name = options.split == "given" and "split" not in columns and len(found) > 1
+    has_split = "split" in columns or by_name
     return Log(
-        Path(source), "huggingface", columns, has_split, lambda: huggingface.read(source, found, columns), values
+        Path(source),
+        "huggingface",
+        columns,
+        has_split,
+        lambda: huggingface.read(source, found, columns, by_name),
+        values,
     )
 
 
@@ -108,6 +119,8 @@ def _columns(file: Path, known: Format, options: Options, header: list[str]) -> 
             columns[role] = present[0] if present[0] in header else typed.get(present[0], present[0])
         elif needed:
             raise missing_column(file, role, wanted, header)
+    if options.split not in (None, "given"):
+        columns.pop("split", None)
     if options.min_words is None:
         columns.pop("text", None)
     elif "text" not in columns:

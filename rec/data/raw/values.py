@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.raw.chunk import BadLines, Raw
+from rec.data.raw.chunk import BadLines, Raw, Role
 from rec.errors import ConfigError
 
 Unit = Literal["s", "ms"]
 Flags = npt.NDArray[np.bool_]
 
+PARTS: dict[str, int] = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+"""Names that a split column may hold, and the place of their part in a user's sequence."""
 END = 4_102_444_800_000
 """The year 2100 in milliseconds: no log reaches so far."""
 EARLY = 100_000_000_000
@@ -48,6 +51,8 @@ class Values:
         self.unit: Unit | None = unit
         self.stated = stated
         """Whether the user has stated the unit: then early times are meant."""
+        self.dated = False
+        """Whether the first times were dates: then all must be."""
 
     def chunks(self, raws: Iterable[Raw]) -> Iterator[tuple[Chunk, float]]:
         """(checked rows, share of the log that is read after them)."""
@@ -67,7 +72,7 @@ class Values:
             reader = _READERS.get(role, _ids) if role != "time" else self._times
             found[role], good = reader(column)
             fine &= good
-            reasons.append((good, lambda row, of=column, as_=role: f"{_shown(of[row])} is no {self._wanted(as_)}"))  # type: ignore[misc]
+            reasons.append((good, partial(self._no_value, column, role)))
         if not fine.all():
             self._report(raw, fine, reasons)
             keep = pa.array(fine)
@@ -75,6 +80,9 @@ class Values:
                 if values is not None:
                     found[name] = values[fine] if isinstance(values, np.ndarray) else values.filter(keep)
         return Chunk(**found)
+
+    def _no_value(self, column: pa.StringArray, role: Role, row: int) -> str:
+        return f"{_shown(column[row])} is no {self._wanted(role)}"
 
     def _report(self, raw: Raw, fine: Flags, reasons: list[tuple[Flags, Callable[[int], str]]]) -> None:
         row = int(np.argmin(fine))
@@ -86,9 +94,10 @@ class Values:
             unit = {"s": "seconds", "ms": "milliseconds", None: "seconds or milliseconds"}[self.unit]
             since = "1970" if self.stated or self.unit != "ms" else "1973"
             return f"time in {unit} between {since} and 2100 (--time-unit states another unit)"
-        return {"rating": "finite number as a rating"}.get(
-            role, f"{role} id: it must not be empty nor hold tabs or line breaks" if role != "split" else "split name"
-        )
+        if role == "split":
+            return f"part of a split (use {', '.join(PARTS)}, or name another column with --split-column)"
+        known = {"rating": "finite number as a rating"}
+        return known.get(role, f"{role} id: it must not be empty nor hold tabs or line breaks")
 
     def _times(self, column: pa.Array) -> tuple[npt.NDArray[np.int64], Flags]:
         """Milliseconds, and which of them are believable."""
@@ -96,9 +105,10 @@ class Values:
             whole = column.cast(pa.timestamp("ms"), safe=False)
             return _filled(whole.cast(pa.int64())), _valid(column) & _within(_filled(whole.cast(pa.int64())), 0)
         numbers, good = _numbers(column)
-        if not good.any() and len(column) and isinstance(column, pa.StringArray | pa.BinaryArray):
-            return _dates(column)
-        if self.unit is None and good.any():
+        if self.unit is None:
+            self.dated = self.dated or _is_date(column[0])
+            if self.dated:
+                return _dates(column)
             self.unit = "ms" if abs(numbers[np.argmax(good)]) >= EARLY else "s"
         with np.errstate(over="ignore", invalid="ignore"):
             if np.issubdtype(numbers.dtype, np.floating):
@@ -124,18 +134,24 @@ def milliseconds(text: str) -> int:
         number = float(text)
     except ValueError:
         try:
-            moment = datetime.fromisoformat(text)
+            return _moment(text)
         except ValueError:
             raise ConfigError(f"'{text}' is no moment; write a date such as 2013-01-01, or a timestamp") from None
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= number < END:
         raise ConfigError(f"'{text}' is no moment between 1970 and 2100; write a date such as 2013-01-01")
     return round(number if number >= EARLY else number * 1000)
 
 
+def _moment(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
 def _ids(column: pa.Array) -> tuple[pa.DictionaryArray, Flags]:
     """Distinct texts in order of first appearance with the rows' places among them, and which rows have one."""
     column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    if pa.types.is_nested(column.type):
+        return pa.array([""] * len(column)).dictionary_encode(), np.zeros(len(column), np.bool_)
     encoded = column.dictionary_encode()
     texts, good = _texts(encoded.dictionary)
     codes = _filled(encoded.indices)
@@ -164,6 +180,7 @@ def _decoded(value: Any) -> str:
 
 def _ratings(column: pa.Array) -> tuple[npt.NDArray[np.float32], Flags]:
     numbers, good = _numbers(column)
+    good = good & (np.abs(numbers) < 3e38)  # what float32 can hold
     return np.where(good, numbers, 0).astype(np.float32), good
 
 
@@ -193,14 +210,26 @@ def _number(value: Any) -> float:
 
 def _dates(column: pa.Array) -> tuple[npt.NDArray[np.int64], Flags]:
     """Texts such as 2019-09-25 14:12:09, in UTC where they name no zone."""
-    times, good = np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
+    try:
+        times = _filled(column.cast(pa.string()).cast(pa.timestamp("ms")).cast(pa.int64()))
+        return times, _valid(column) & _within(times, 0)
+    except pa.ArrowInvalid:  # zones, or something that is no date: one by one
+        times, good = np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
     for row, value in enumerate(column.to_pylist()):
         try:
-            times[row] = milliseconds(_decoded(value))
+            times[row] = _moment(_decoded(value))
             good[row] = True
-        except ConfigError:
+        except ValueError:
             continue
     return times, good & _within(times, 0)
+
+
+def _is_date(value: pa.Scalar) -> bool:
+    text = _decoded(value.as_py())
+    try:
+        return _moment(text) is not None and not np.isfinite(_number(text))
+    except ValueError:
+        return False
 
 
 def _within(times: npt.NDArray[np.int64], earliest: int) -> Flags:
@@ -208,11 +237,11 @@ def _within(times: npt.NDArray[np.int64], earliest: int) -> Flags:
 
 
 def _valid(column: pa.Array) -> Flags:
-    return column.is_valid().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return column.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _filled(column: pa.Array) -> npt.NDArray[Any]:
-    return (column.fill_null(0) if column.null_count else column).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return (column.fill_null(0) if column.null_count else column).to_numpy(zero_copy_only=False)
 
 
 def _shown(value: pa.Scalar) -> str:
@@ -221,4 +250,10 @@ def _shown(value: pa.Scalar) -> str:
     return repr(text[:60] if isinstance(text, str) else text)
 
 
-_READERS: dict[str, Callable[[pa.Array], tuple[Any, Flags]]] = {"rating": _ratings}
+def _parts(column: pa.Array) -> tuple[pa.DictionaryArray, Flags]:
+    names, good = _ids(column)
+    known = np.array([name in PARTS for name in names.dictionary.to_pylist()], np.bool_)
+    return names, good & known[names.indices.to_numpy()] if len(known) else good
+
+
+_READERS: dict[str, Callable[[pa.Array], tuple[Any, Flags]]] = {"rating": _ratings, "split": _parts}

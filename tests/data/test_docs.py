@@ -1,0 +1,34 @@
+"""Every command of docs/data.md is understood, and its small ones run."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import prepare, synthesize
+from rec.data.raw.formats import FORMATS
+
+PAGE = Path(__file__).parents[2] / "docs/data.md"
+COMMANDS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("kindling ")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_documented_command_is_understood(line: str) -> None:
+    _, verb, *words = shlex.split(line)
+    {"prepare": prepare, "synthesize": synthesize}[verb].parser().parse_args(words)
+
+
+def test_the_page_names_every_format_and_every_option() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert [name for name in FORMATS if f"`{name}`" not in page] == []
+    options = [name for group in prepare.GROUPS.values() for name in group]
+    assert [name for name in options if f"--{name}" not in page] == []
+
+
+def test_the_benchmark_runs_small(tmp_path: Path) -> None:
+    sizes = ["--interactions", "3000", "--users", "200", "--items", "100"]
+    script = PAGE.parents[1] / "benchmarks/prepare.py"
+    done = subprocess.run([sys.executable, str(script), *sizes], cwd=script.parents[1], capture_output=True, text=True)
+    assert '"prepare": {"seconds"' in done.stdout, done.stderr
