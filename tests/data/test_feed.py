@@ -273,7 +273,11 @@ class TestFeed:
     @pytest.mark.parametrize(
         ("data", "world", "told"),
         [
-            (Data(global_batch=12, micro_batch=4), 2, r"12\) is not a .* \(4\) times 2 processes; set .*micro_batch to 2 or 3 or 6"),
+            (
+                Data(global_batch=12, micro_batch=4),
+                2,
+                r"12\) is not a .* \(4\) times 2 .*micro_batch to 2 or 3 or 6",
+            ),
             (Data(global_batch=12, micro_batch=12), 4, "micro_batch to 1 or 3"),
             (Data(global_batch=10, micro_batch=5), 3, r"set data\.global_batch to a multiple of 3"),
         ],
