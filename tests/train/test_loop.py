@@ -247,7 +247,7 @@ def test_another_experiment_in_the_same_folder_is_refused(whole: Run, change: di
 
 
 def test_another_dataset_in_the_same_folder_is_refused(whole: Run, rings: Dataset):
-    with pytest.raises(CheckpointError, match="dataset fingerprint is"):
+    with pytest.raises(CheckpointError, match=r"dataset fingerprint is"):
         _execute(dataclasses.replace(whole, dataset=rings.root))
 
 
@@ -277,7 +277,7 @@ def test_what_cannot_work_is_refused_before_the_first_step(
 
 def test_a_dataset_without_validation_targets_is_refused(tmp_path: Path):
     dataset = write(tmp_path / "d", [[1, 2, 3]], 5, bounds=[(3, 3, 3, 3, 3)])
-    with pytest.raises(DatasetError, match="no targets in the split 'valid'"):
+    with pytest.raises(DatasetError, match=r"no targets in the split 'valid'"):
         _execute(_run(dataset, tmp_path))
 
 

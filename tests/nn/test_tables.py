@@ -1,0 +1,75 @@
+"""User and item tables."""
+
+import pytest
+import torch
+
+from rec.nn.tables import Heads, Tables
+
+
+def _tables(users: int = 4, items: int = 9, dim: int = 6) -> Tables:
+    torch.manual_seed(0)
+    return Tables(users, items, dim, 0.02)
+
+
+def test_nobody_and_newcomers_are_zero_and_get_no_gradient():
+    tables = _tables()
+    vectors = tables.users(torch.tensor([0, 1, 4, 5, 1000]))
+    assert not vectors[[0, 3, 4]].any()
+    assert torch.equal(vectors[1], tables.user.weight[0])
+    assert torch.equal(vectors[2], tables.user.weight[3])
+    vectors.sum().backward()
+    assert tables.user.weight.grad.any(1).tolist() == [True, False, False, True]
+
+
+def test_padding_is_zero_and_gets_no_gradient():
+    tables = _tables()
+    vectors = tables.items(torch.tensor([[0, 3], [9, 0]]))
+    assert not vectors[0, 0].any()
+    (vectors.square().sum() + vectors.sum()).backward()
+    assert tables.item.weight.grad.any(1).nonzero().flatten().tolist() == [3, 9]
+
+
+def test_tables_start_at_their_standard_deviation():
+    tables = Tables(500, 500, 64, 0.05)
+    for table in (tables.user.weight, tables.item.weight[1:]):
+        assert table.std().item() == pytest.approx(0.05, rel=0.03)
+
+
+def test_items_start_at_the_principal_components_of_their_features():
+    """Features along one line, in 3 dimensions: the first column orders the items on it, at the table's own scale."""
+    place = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8])
+    features = torch.cat([torch.zeros(1, 3), place[:, None] * torch.tensor([1.0, 2.0, -2.0])])
+    features[1:] += torch.randn(9, 3, generator=torch.Generator().manual_seed(1)) * 1e-3
+    tables = _tables()
+    rest = tables.item.weight[:, 3:].detach().clone()
+    tables.start_items_from(features, 0.02)
+    first = tables.item.weight[1:, 0].detach()
+    line = (place - place.mean()) / place.std()
+    assert abs(torch.corrcoef(torch.stack([first, line]))[0, 1].item()) > 0.9999
+    assert tables.item.weight[1:, :3].std().item() == pytest.approx(0.02, rel=1e-4)
+    assert torch.equal(tables.item.weight[:, 3:], rest)  # fewer directions than columns
+    assert not tables.item.weight[0].any()
+
+
+def test_principal_components_keep_the_angles_of_features_that_fit():
+    features = torch.randn(10, 6, generator=torch.Generator().manual_seed(2))
+    features[0] = 0
+    tables = _tables()
+    tables.start_items_from(features, 0.02)
+    centred = features[1:] - features[1:].mean(0)
+    ours = tables.item.weight[1:].detach()
+    torch.testing.assert_close(torch.corrcoef(ours @ ours.t()), torch.corrcoef(centred @ centred.t()))
+
+
+def test_without_users_there_is_no_user_table_and_no_user_head():
+    assert _tables(users=0).user is None
+    assert Heads(4, 8, user=False).user_in is None
+
+
+def test_heads_are_without_bias_and_xavier_uniform():
+    heads = Heads(128, 768, user=True)
+    bound = (6 / (128 + 768)) ** 0.5
+    for name, parameter in heads.named_parameters():
+        assert name.endswith("weight")
+        assert parameter.abs().max().item() == pytest.approx(bound, rel=1e-3)
+        assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
