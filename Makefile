@@ -30,8 +30,8 @@ data/ml-100k.prepared: | $(RAW)/ml-100k.inter
 
 demo: | data/ml-100k.prepared
 	$(BIN)/kindling train configs/movielens/qwen3.yaml
-	$(BIN)/kindling evaluate runs/qwen3 --split test
-	$(BIN)/kindling recommend runs/qwen3 --history configs/movielens/people.jsonl --k 5
+	$(BIN)/kindling evaluate runs/ml-100k-qwen3 --split test
+	$(BIN)/kindling recommend runs/ml-100k-qwen3 --history configs/movielens/people.jsonl --k 5
 
 test: $(INSTALLED)
 	$(BIN)/pytest

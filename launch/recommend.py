@@ -22,7 +22,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", type=Path, help="where --users have their history (default: what was trained on)")
     parser.add_argument("--k", type=int, default=20, help="items a person (default 20)")
-    parser.add_argument("--out", type=Path, help="*.csv, *.parquet or *.jsonl (default: a table on the screen)")
+    parser.add_argument("--out", type=Path, help="*.csv, *.parquet or *.jsonl (default: the screen)")
     return parser.parse_args()
 
 
@@ -55,8 +55,10 @@ def main() -> int:
         people.write_recommendations(rows, given.out)
         print(f"{len(lists):,} people, {len(rows):,} recommendations: {given.out}", file=sys.stderr)
     else:
-        for row in rows:
-            print(f"{row['user'] or '-'}\t{row['rank']}\t{row['item']}\t{row['score']:.4f}\t{row['title']}")
+        for user, items in zip(users, lists, strict=True):
+            print(user or "-")
+            for rank, (item, score, title) in enumerate(items, 1):
+                print(f"  {rank:>3}  {title}  [{item}]  {score:.2f}")
     return DONE
 
 

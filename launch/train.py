@@ -9,6 +9,7 @@ from launch.command import DONE, FAILED, STOPPED, command
 
 if TYPE_CHECKING:
     from rec.config.tree import Run
+    from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.models.base import Recommender
 
@@ -38,7 +39,6 @@ def execute(run: "Run") -> int:
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
     from rec.models import build
-    from rec.nn import backbone
     from rec.report import Report
     from rec.train import trackers
     from rec.train.engine import Engine
@@ -49,16 +49,17 @@ def execute(run: "Run") -> int:
 
     ranks = world.from_environment()
     dataset = Dataset.open(run.dataset)
+    check(run, dataset)
     feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     engine = Engine(run.train.precision, ranks)
     keeper = Keeper(run, dataset, ranks)
     stop = Stop(run.folder)
 
     torch.manual_seed(run.seed)
-    shape = backbone.configuration(run.model.backbone)
-    model = build(run.model, users=dataset.users, items=dataset.items, backbone_config=shape)
-    if run.model.item_init is not None:
-        model.start_items_from(torch.from_numpy(dataset.feature(run.model.item_init)[:]))
+    model = build(run.model, users=dataset.users, items=dataset.items)
+    model.require_room(run.data.max_items)
+    if keeper.newest is None:
+        model.start(dataset)
     engine.prepare(model, build_optimizer(model, run.optim))
     progress = keeper.restore(engine)
 
@@ -92,6 +93,16 @@ def execute(run: "Run") -> int:
     report.say(f"{'done' if finished else 'stopped'} at step {progress.step}: {best}; the run is in {run.folder}")
     world.leave()
     return DONE if finished else STOPPED
+
+
+def check(run: "Run", dataset: "Dataset") -> None:
+    """Raises what would otherwise stop the run at its first evaluation."""
+    from rec.errors import DatasetError
+    from rec.eval.metrics import parse_all
+
+    parse_all((run.eval.select, *run.eval.metrics))
+    if not len(dataset.queries("valid")):
+        raise DatasetError(f"{dataset.root} has no targets in the split 'valid', which chooses the best checkpoint")
 
 
 def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from rec.data.dataset import Dataset
 from tests.eval.tiny import write
+from tests.small import forget_the_world
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
@@ -21,17 +21,13 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test is the only process of its world, whatever a test before it told Accelerate or the environment."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # what a launcher would set; forked ranks meet over a file instead
+    monkeypatch.setenv("MASTER_PORT", "29500")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    _forget_the_world()
+    forget_the_world()
     yield
-    _forget_the_world()
-
-
-def _forget_the_world() -> None:
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
-    GradientState._reset_state()
+    forget_the_world()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from rec.config.tree import Backbone, Data, Eval, LossWeights, Optim, Run, SoftToken, Train
 from rec.data.batch import Queries, Sequences
@@ -11,7 +12,6 @@ from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.models import build
 from rec.models.base import Recommender
-from rec.nn import backbone
 from rec.ranks import Ranks
 
 WIDTH = 32
@@ -47,7 +47,7 @@ def soft_token(architecture: str = "gpt2", **options: Any) -> SoftToken:
 
 def make(config: SoftToken, users: int, items: int, seed: int = 0) -> Recommender:
     torch.manual_seed(seed)
-    return build(config, users=users, items=items, backbone_config=backbone.configuration(config.backbone))
+    return build(config, users=users, items=items)
 
 
 def a_run(dataset: Dataset, out: Path, model: SoftToken, **groups: Any) -> Run:
@@ -88,3 +88,10 @@ def rows_of(batch: Sequences, rows: list[int]) -> Sequences:
 def queries(users: list[int], histories: list[list[int]], width: int | None = None) -> Queries:
     width = width or max([1, *map(len, histories)])
     return Queries(torch.tensor(users), torch.tensor([history + [0] * (width - len(history)) for history in histories]))
+
+
+def forget_the_world() -> None:
+    """Accelerate remembers for the life of a process which process it is."""
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+    GradientState._reset_state()

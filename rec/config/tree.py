@@ -52,8 +52,17 @@ class LossWeights:
     gbce_calibration: float = 0.75
     """t of gSASRec, from 0 (plain binary cross-entropy) to 1 (fully calibrated)."""
 
+    def __post_init__(self) -> None:
+        for name in vars(self):
+            weight = getattr(self, name)
+            require(weight >= 0, f"model.loss.{name} is {weight}; choose 0 or more")
+        require(
+            self.gbce_calibration <= 1, f"model.loss.gbce_calibration is {self.gbce_calibration}; choose from 0 to 1"
+        )
+
     @property
     def need_negatives(self) -> bool:
+        """Whether any term compares the target with sampled items."""
         return any((self.sampled_softmax, self.gbce, self.bpr_context, self.bpr_user))
 
 
@@ -83,6 +92,11 @@ class SoftToken:
     """Patterns of parameter names that are not trained, for example ["backbone.*"]."""
     loss: LossWeights = field(default_factory=LossWeights)
     """The terms of the loss."""
+
+    @property
+    def need_negatives(self) -> bool:
+        """Whether the feed has to sample negatives: asked of every recommender, as is `predict_first`."""
+        return self.loss.need_negatives
 
     def __post_init__(self) -> None:
         require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")
@@ -244,8 +258,9 @@ class Run:
     """Folder that holds the run folders."""
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed is {self.seed}; choose 0 or more")
         require(
-            not self.model.loss.need_negatives or self.data.negatives > 0,
+            not self.model.need_negatives or self.data.negatives > 0,
             "model.loss has a term over negatives but data.negatives is 0; set data.negatives, for example to 256",
         )
 

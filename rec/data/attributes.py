@@ -101,7 +101,8 @@ def _records(file: Path) -> Iterator[Record]:
     plain = [column.partition(":")[0] if not dialect.quotes else column for column in header]
     roles: Mapping[Any, str] = {"user": header[0], **dict(zip(header, header, strict=True))}
     for raw in read_delimited(file, dialect, header, roles, BadLines()):
-        columns = [_decoded(file, raw.columns[column]) for column in header]  # type: ignore[index]
+        found: Mapping[Any, pa.Array] = raw.columns
+        columns = [_decoded(file, found[column]) for column in header]
         for row in zip(*columns, strict=True):
             yield {key: value or None for key, value in zip(plain, row, strict=True)}
 

@@ -17,6 +17,7 @@ class Negatives:
         self.dataset = dataset
         self.probability = np.concatenate([[0.0], weights / weights.sum()])  # (items + 1)
         self.cumulative = np.cumsum(self.probability)
+        self.cumulative /= self.cumulative[-1]  # exactly 1 from the last item that can be drawn
 
     def sample(self, users: IntArray, keys: Keys, count: int) -> tuple[IntArray, FloatArray]:
         """Sampled items of each user, with replacement, and how probable each was.
@@ -41,7 +42,8 @@ class Negatives:
         if (left < 1e-9).any():
             user = self.dataset.user_ids[users[int(np.argmin(left))]]
             raise DatasetError(
-                f"user '{user}' has every item that could be a negative; set data.negative_sampling=uniform"
+                f"user '{user}' has every item that could be a negative; set data.negative_sampling=uniform, "
+                "or train without negatives where the user has the whole catalogue"
             )
         taken = np.concatenate([row * width + items for row, items in enumerate(own)])  # ascending codes (row, item)
         drawn = np.empty((len(users), count), np.int64)
@@ -49,7 +51,7 @@ class Negatives:
         attempt = 0
         while len(open_rows):
             numbers = uniform(keys, count, salt=attempt)[open_rows, open_places]
-            items = np.minimum(np.searchsorted(self.cumulative, numbers, side="right"), width - 1)
+            items = np.searchsorted(self.cumulative, numbers, side="right")
             drawn[open_rows, open_places] = items
             codes = open_rows * width + items
             place = np.minimum(np.searchsorted(taken, codes), len(taken) - 1)

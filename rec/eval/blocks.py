@@ -36,9 +36,14 @@ class Block:
     """(B) how many of them are no candidates, for they stand in the history."""
 
 
-def split_into_blocks(dataset: Dataset, split: Split, size: int) -> list[IntArray]:
-    """User rows of the queries, by (length of the history, row), cut into blocks of `size`."""
+def split_into_blocks(dataset: Dataset, split: Split, size: int, most: int | None = None) -> list[IntArray]:
+    """User rows of the queries, by (length of the history, row), cut into blocks of `size`.
+
+    `most` takes so many of them at most, evenly spaced by row.
+    """
     users = dataset.queries(split)
+    if most is not None and most < len(users):
+        users = users[np.arange(most) * len(users) // most]
     lengths = dataset.bounds[users, VALID_START if split == "valid" else TEST_START]
     users = users[np.argsort(lengths, kind="stable")]
     return [users[start : start + size] for start in range(0, len(users), size)]

@@ -24,7 +24,8 @@ from rec.eval.intervals import intervals, slices
 from rec.models.base import Score
 from rec.ranks import Ranks
 
-CHOSEN_BY = "ndcg@10"
+CHOSEN_BY, CHOSEN_FROM = "ndcg@10", 10_000
+"""Baselines are chosen by this metric, on so many validation queries at most."""
 
 Settings = Mapping[str, float | str]
 
@@ -116,7 +117,7 @@ def compare(
     def quality(baseline: Score) -> float:
         if not len(dataset.queries("valid")):
             return 0.0
-        return alike(baseline, split="valid", metrics=(CHOSEN_BY,)).means[f"{CHOSEN_BY}[full]"]
+        return alike(baseline, split="valid", metrics=(CHOSEN_BY,), most=CHOSEN_FROM).means[f"{CHOSEN_BY}[full]"]
 
     model, beside, settings = read(score), {}, {}
     for name, choose in (baselines or {}).items():

@@ -102,8 +102,9 @@ def evaluate(
     protocol: str = "full",
     metrics: Sequence[str] | None = None,
     seed: int = 0,
+    most: int | None = None,
 ) -> Result:
-    """Ranks the targets of every query of the split; the same result on every rank.
+    """Ranks the targets of every query of the split, or of `most` of them; the same result on every rank.
 
     `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is put into
     evaluation mode for the time, and back.
@@ -115,7 +116,7 @@ def evaluate(
     longest = max((metric.cutoff for metric in asked if metric.of_exposure), default=0)
     if longest and not among.full:
         raise ConfigError(f"coverage, popularity and head_share need the protocol full, not {among}")
-    blocks = split_into_blocks(dataset, split, config.block)
+    blocks = split_into_blocks(dataset, split, config.block, most)
     if not blocks:
         raise DatasetError(f"{dataset.root} has no targets in the split '{split}'; choose another split")
     ask = _Asker(
@@ -143,13 +144,9 @@ def evaluate(
     for _, wrong in everywhere:
         if wrong:
             raise FloatingPointError(wrong[0])
-    columns = zip(*(answer for given, _ in everywhere for answer in given), strict=True)
-    whole = _Answer(*(np.concatenate(column) for column in columns))
-    order = np.argsort(whole.users)
-    places = whole.ranks[np.argsort(np.repeat(whole.users, whole.targets), kind="stable")]
-    offsets = np.concatenate([[0], np.cumsum(whole.targets[order])])
-    users, masked, lists_QK = whole.users[order], whole.masked[order], whole.lists_QK[order]
-    return Result(dataset, split, among, asked, users, Placed(places, offsets), masked, lists_QK)
+    whole = _in_order([answer for given, _ in everywhere for answer in given])
+    offsets = np.concatenate([[0], np.cumsum(whole.targets)])
+    return Result(dataset, split, among, asked, whole.users, Placed(whole.ranks, offsets), whole.masked, whole.lists_QK)
 
 
 def validation(
@@ -171,6 +168,16 @@ class _Answer(NamedTuple):
     masked: IntArray
     ranks: IntArray
     lists_QK: IntArray
+
+
+def _in_order(answers: Sequence[_Answer]) -> _Answer:
+    """All blocks as one, by user row."""
+    whole = _Answer(*(np.concatenate(column) for column in zip(*answers, strict=True)))
+    order = np.argsort(whole.users)
+    places = np.argsort(np.repeat(whole.users, whole.targets), kind="stable")
+    return _Answer(
+        whole.users[order], whole.targets[order], whole.masked[order], whole.ranks[places], whole.lists_QK[order]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

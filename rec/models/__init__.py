@@ -2,32 +2,30 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from rec.config.tree import SoftToken as SoftTokenConfig
 from rec.errors import ConfigError
 from rec.models.base import Recommender
 from rec.models.soft_token import SoftToken
-from rec.nn.backbone import Configuration
 
 
-def build(
-    config: SoftTokenConfig, *, users: int, items: int, backbone_config: Configuration, weights: bool = True
-) -> Recommender:
+def build(config: SoftTokenConfig, *, users: int, items: int, saved: Path | None = None) -> Recommender:
     """The recommender that a configuration describes, on the CPU, in fp32.
 
     Args:
         config: the `model` group of a run.
         users: number of users, without padding.
         items: number of items, without padding.
-        backbone_config: from `rec.nn.backbone.configuration`, or a saved one.
-        weights: whether pretrained backbone weights are wanted; false where saved ones are loaded right after.
+        saved: folder of a saved model of this configuration, whose weights will be loaded right after; without one
+            the model starts afresh, with pretrained backbone weights where the configuration asks for them.
 
     Raises:
         ConfigError: if a pattern of `model.freeze` fits no parameter, or none is left to train.
     """
     match config:
         case SoftTokenConfig():
-            model = SoftToken(config, users=users, items=items, backbone_config=backbone_config, weights=weights)
+            model = SoftToken(config, users=users, items=items, saved=saved)
     _freeze(model, config.freeze)
     return model
 

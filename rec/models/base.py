@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from rec.data.batch import Queries, Sequences
-from rec.nn.backbone import Configuration
+from rec.data.dataset import Dataset
 
 
 class Loss(NamedTuple):
@@ -29,12 +30,17 @@ A trained model, called, and the `score` method of a counting baseline are both 
 class Recommender(nn.Module, ABC):
     """A trained recommender: two verbs behind one door, since DDP and ZeRO only watch `forward`."""
 
-    backbone_config: Configuration
-    """Configuration of the language model inside, saved beside the weights."""
+    def start(self, dataset: Dataset) -> None:
+        """Takes initial values from the dataset, once, before training. Most take none."""
+        return
 
-    @abstractmethod
-    def start_items_from(self, features: Tensor) -> None:
-        """Starts the item table from (items + 1, W) features instead of random numbers."""
+    def require_room(self, items: int) -> None:
+        """Raises ConfigError if the model cannot read a history of that many items. Most read any."""
+        return
+
+    def save(self, folder: Path) -> None:
+        """Writes what building the model again needs besides configuration and weights. Most need nothing."""
+        return
 
     @abstractmethod
     def loss(self, batch: Sequences) -> Loss:

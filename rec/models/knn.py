@@ -56,11 +56,9 @@ def _similar(users: sp.csr_array, neighbours: int) -> sp.csr_array:
     by_item = sp.csr_array(unit.T)
     parts = []
     for items in _ranges(by_item, np.diff(users.indptr)):
-        together = sp.csr_array(by_item[items.start : items.stop] @ unit)
-        own = together.tocoo()
-        apart = own.coords[0] + items.start != own.coords[1]
-        cells = (own.data[apart], (own.coords[0][apart], own.coords[1][apart]))
-        parts.append(_strongest(sp.csr_array(cells, shape=together.shape), neighbours))
+        together = by_item[items.start : items.stop] @ unit
+        together.data[_rows(together) + items.start == together.indices] = 0
+        parts.append(_strongest(together, neighbours))
     return sp.csr_array(sp.vstack(parts))
 
 
@@ -77,15 +75,23 @@ def _ranges(by_item: sp.csr_array, lengths: IntArray) -> Iterator[range]:
 
 
 def _strongest(matrix: sp.csr_array, kept: int) -> sp.csr_array:
-    """The `kept` largest values of each row; of equal values, those of lower columns."""
-    matrix.sort_indices()
-    keep = np.ones(matrix.nnz, bool)
+    """The `kept` largest positive values of each row; of equal values, those of lower columns."""
+    keep = matrix.data > 0
     for row in np.flatnonzero(np.diff(matrix.indptr) > kept):
         begin, end = matrix.indptr[row], matrix.indptr[row + 1]
         values = matrix.data[begin:end]
         least = np.partition(values, end - begin - kept)[end - begin - kept]
-        keep[begin:end] = values > least
-        equal = np.flatnonzero(values == least)
-        keep[begin + equal[: kept - int(keep[begin:end].sum())]] = True
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[keep]
-    return sp.csr_array((matrix.data[keep], (rows, matrix.indices[keep])), shape=matrix.shape)
+        keep[begin:end] &= values >= least
+        equal = begin + np.flatnonzero(values == least)
+        spare = np.count_nonzero(keep[begin:end]) - kept
+        if spare > 0:
+            keep[equal[np.argsort(matrix.indices[equal])[-spare:]]] = False
+    starts = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
+    strongest = sp.csr_array((matrix.data[keep], matrix.indices[keep], starts), shape=matrix.shape)
+    strongest.sort_indices()
+    return strongest
+
+
+def _rows(matrix: sp.csr_array) -> IntArray:
+    """(stored values) the row of each."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

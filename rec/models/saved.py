@@ -26,7 +26,6 @@ from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
 from rec.models import build
 from rec.models.base import Recommender
-from rec.nn import backbone
 
 SCHEMA = 1
 
@@ -67,20 +66,20 @@ def publish(run: Run, model: Recommender, weights: Path, dataset: Dataset, about
 
     Args:
         run: the resolved run.
-        model: of the run's kind; only its backbone's configuration is read.
+        model: the trained model; its weights are taken from `weights`.
         weights: a model.safetensors on the same disk; it is linked, not copied, where the disk can.
         about: step and metrics.
     """
     folder = run.folder / "model"
     beside = folder.with_name("model.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    (beside / "backbone").mkdir(parents=True)
+    beside.mkdir(parents=True)
     try:
         os.link(weights, beside / "model.safetensors")
     except OSError:
         shutil.copyfile(weights, beside / "model.safetensors")
     (beside / "run.yaml").write_text(dump(run), encoding="utf-8")
-    (beside / "backbone/config.json").write_text(model.backbone_config.to_json_string(use_diff=False))
+    model.save(beside)
     for name in ("items.parquet", "users.parquet"):
         shutil.copyfile(dataset.root / name, beside / name)
     facts = {
@@ -110,7 +109,6 @@ def load(path: Path) -> Saved:
     if about["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
     run = load_config(folder / "run.yaml")
-    config = backbone.saved_configuration(folder / "backbone")
-    model = build(run.model, users=about["users"], items=about["items"], backbone_config=config, weights=False)
+    model = build(run.model, users=about["users"], items=about["items"], saved=folder)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return Saved(folder, run, model.eval(), about)

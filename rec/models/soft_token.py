@@ -12,11 +12,15 @@ divided by the scored positions of the whole step; the first item may be predict
 user is the zero vector, which `user_dropout` teaches the model to expect.
 """
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rec.config.tree import SoftToken as Config
 from rec.data.batch import PADDING, Queries, Sequences
+from rec.data.dataset import Dataset
 from rec.models.base import Loss, Recommender
 from rec.nn import backbone, losses
 from rec.nn.dropout import KeyedDropout, Keys, keep
@@ -29,23 +33,32 @@ USER_SALT = -1
 class SoftToken(Recommender):
     """See the module's text; B, T, K, D, H, N as in `rec.data.batch`."""
 
-    def __init__(
-        self, config: Config, *, users: int, items: int, backbone_config: backbone.Configuration, weights: bool = True
-    ) -> None:
+    def __init__(self, config: Config, *, users: int, items: int, saved: Path | None = None) -> None:
         super().__init__()
-        self.config, self.backbone_config = config, backbone_config
+        self.config = config
         self.keys = Keys()
+        shape = backbone.saved_configuration(saved / "backbone") if saved else backbone.configuration(config.backbone)
+        self.shape = shape
         self.tables = Tables(users if config.user_token else 0, items, config.dim, config.init_std)
-        width = backbone_config.get_text_config().hidden_size
-        self.heads = Heads(config.dim, width, user=config.user_token)
+        self.heads = Heads(config.dim, shape.get_text_config().hidden_size, user=config.user_token)
         self.drop = KeyedDropout(config.dropout, salt=0, keys=self.keys)
         self.backbone: nn.Module = backbone.build(
-            config.backbone, backbone_config, dropout=config.dropout, keys=self.keys, weights=weights
+            config.backbone, shape, dropout=config.dropout, keys=self.keys, weights=saved is None
         )
 
-    def start_items_from(self, features: Tensor) -> None:
-        """Starts the item table at the principal components of (items + 1, W) features, at its own scale."""
-        self.tables.start_items_from(features, self.config.init_std)
+    def start(self, dataset: Dataset) -> None:
+        """Starts the item table from a feature of the dataset, if the configuration names one."""
+        if self.config.item_init is not None:
+            features = torch.from_numpy(np.array(dataset.feature(self.config.item_init)))
+            self.tables.start_items_from(features, self.config.init_std)
+
+    def require_room(self, items: int) -> None:
+        """Raises ConfigError if the language model has fewer positions than items and the user token take."""
+        backbone.require_room(self.shape, items + self.config.user_token)
+
+    def save(self, folder: Path) -> None:
+        """Writes the language model's own configuration."""
+        self.shape.save_pretrained(folder / "backbone")
 
     def queries(self, user_B: Tensor, items_BT: Tensor) -> Tensor:
         """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token."""

@@ -50,9 +50,6 @@ def configuration(backbone: Backbone) -> Configuration:
     for key in DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, 0.0)
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # of a vocabulary that may have been made smaller
-        if isinstance(getattr(config, key, None), int) and getattr(config, key) >= config.vocab_size:
-            setattr(config, key, None)
     config.use_cache = False
     return config
 
@@ -60,6 +57,16 @@ def configuration(backbone: Backbone) -> Configuration:
 def saved_configuration(folder: Path) -> Configuration:
     """The configuration that a trained model was saved with."""
     return AutoConfig.from_pretrained(folder)
+
+
+def require_room(config: Configuration, positions: int) -> None:
+    """Raises ConfigError if the backbone has fewer places than a window has vectors."""
+    places = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if places is not None and positions > places:
+        raise ConfigError(
+            f"a window of data.max_items has {positions} vectors but {config.model_type} has only {places} places; "
+            f"set data.max_items to at most {places - 1}"
+        )
 
 
 def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Keys, weights: bool) -> nn.Module:
@@ -104,10 +111,13 @@ def _changed(config: Configuration, backbone: Backbone) -> Configuration:
 
     So the width of a head and the kinds of layers follow from the width and the number of layers that are asked for.
     """
+    wanted: dict[str, Any] = dict(backbone.config)
+    if "vocab_size" in wanted:  # no text is read, and the special tokens may lie outside a smaller vocabulary
+        wanted = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **wanted}
     if backbone.source is None:
-        return AutoConfig.for_model(backbone.architecture, **backbone.config)
-    values = {**config.to_dict(), **backbone.config}
-    layers, kinds = values.get("num_hidden_layers"), values.get("layer_types")
+        return AutoConfig.for_model(backbone.architecture, **wanted)
+    values = {**config.to_dict(), **wanted}
+    layers, kinds = int(values.get("num_hidden_layers") or 0), values.get("layer_types")
     if kinds and "layer_types" not in backbone.config and layers != len(kinds):
         values["layer_types"] = kinds[:layers] if len(kinds) > layers else None
     return type(config).from_dict(values)

@@ -244,6 +244,23 @@ def test_sampled_candidates_are_far_easier_and_say_so(dataset: Dataset) -> None:
     assert read(hashed(30), dataset, protocol="uniform5").means["recall@5[uniform5]"] > full
 
 
+def test_some_queries_are_spread_over_all_and_each_is_as_before(dataset: Dataset) -> None:
+    whole, some = read(hashed(30), dataset), read(hashed(30), dataset, most=10)
+    assert some.queries == 10
+    assert (
+        np.abs(np.interp(some.users, whole.users, range(whole.queries)) - np.arange(10) * whole.queries / 10).max() < 1
+    )
+    kept = np.isin(whole.users, some.users)
+    assert (whole.values(whole.metrics[2])[kept] == some.values(some.metrics[2])).all()
+    assert read(hashed(30), dataset, most=1000).means == whole.means
+
+
+def test_an_upstream_target_is_a_candidate_even_where_the_history_has_it(dataset: Dataset) -> None:
+    assert read(hashed(30), dataset).masked_share > 0
+    assert read(hashed(30), dataset, protocol="uniform5").masked_share > 0
+    assert read(hashed(30), dataset, protocol="upstream5").masked_share == 0
+
+
 def test_exposure_is_that_of_the_lists(dataset: Dataset) -> None:
     result = read(hashed(30), dataset, metrics=("coverage@3", "popularity@3", "head_share@3"))
     lists = []

@@ -40,15 +40,23 @@ def test_an_unknown_protocol_is_refused(text: str, said: str) -> None:
 @pytest.mark.parametrize("kind", ["uniform", "popularity", "upstream"])
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_negatives_are_distinct_and_none_of_the_users_own(dataset: Dataset, kind: str, split: str) -> None:
-    sampler = Sampler.of(Protocol(kind, 5), dataset, split, seed=3)  # type: ignore[arg-type]
     for user in range(1, dataset.users + 1):
-        drawn = sampler.draw(user).tolist()
+        drawn = Sampler.of(Protocol(kind, 5), dataset, split, seed=3).draw(user).tolist()  # type: ignore[arg-type]
         assert len(set(drawn)) == 5
         assert all(1 <= item <= 60 for item in drawn)
         mine = everything(dataset, user)
         if kind == "upstream" and split == "valid":
             mine = {*dataset.history(user, "valid").tolist(), *dataset.targets(user, "valid").tolist()}
         assert not mine & set(drawn)
+        many = [Sampler.of(Protocol(kind, 5), dataset, split, seed).draw(user) for seed in range(60)]  # type: ignore[arg-type]
+        assert not mine & set(np.concatenate(many).tolist())
+
+
+def test_uniform_draws_are_uniform(tmp_path: Path) -> None:
+    dataset = tiny.write(tmp_path / "data", [[3, 3, 3]], items=6)
+    drawn = [Sampler.of(Protocol("uniform", 1), dataset, "test", seed).draw(1)[0] for seed in range(2000)]
+    shares = np.bincount(drawn, minlength=7)[[1, 2, 4, 5, 6]] / 2000
+    assert np.abs(shares - 0.2).max() < 4 * math.sqrt(0.2 * 0.8 / 2000)
 
 
 def test_upstream_negatives_of_validation_may_hold_the_test_item(dataset: Dataset) -> None:

@@ -12,7 +12,6 @@ from launch import evaluate
 from rec.config.tree import Backbone, Run, SoftToken
 from rec.data.dataset import Dataset
 from rec.models import build, saved
-from rec.nn import backbone
 from tests.eval import tiny
 
 
@@ -27,8 +26,7 @@ def dataset(tmp_path: Path) -> Dataset:
 def run_folder(tmp_path: Path, dataset: Dataset) -> Path:
     small = Backbone(architecture="gpt2", config={"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 8})
     run = Run(name="tiny", dataset=dataset.root, model=SoftToken(backbone=small, dim=8), out=tmp_path / "runs")
-    config = backbone.configuration(run.model.backbone)
-    model = build(run.model, users=dataset.users, items=dataset.items, backbone_config=config)
+    model = build(run.model, users=dataset.users, items=dataset.items)
     run.folder.mkdir(parents=True)
     save_file(model.state_dict(), run.folder / "weights.safetensors")
     saved.publish(run, model, run.folder / "weights.safetensors", dataset, {"step": 7})

@@ -10,7 +10,6 @@ from rec.config.tree import Backbone, LossWeights, SoftToken
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
 from rec.models import build
-from rec.nn import backbone
 from tests.contract import RecommenderContract
 from tests.small import EVERYTHING, batch_of, make, padded, queries, rows_of, soft_token
 
@@ -48,8 +47,7 @@ def test_the_published_run_has_its_published_number_of_parameters():
     """
     config = SoftToken(backbone=Backbone(architecture="gpt2"))
     with torch.device("meta"):
-        shape = backbone.configuration(config.backbone)
-        model = build(config, users=100_000, items=389_161, backbone_config=shape)
+        model = build(config, users=100_000, items=389_161)
     assert sum(parameter.numel() for parameter in model.parameters()) == 187_347_456
     still = {name: parameter.numel() for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert still == {"backbone.wte.weight": 50_257 * 768}

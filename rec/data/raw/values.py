@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.raw.chunk import BadLines, Raw
+from rec.data.raw.chunk import BadLines, Raw, Role
 from rec.errors import ConfigError
 
 Unit = Literal["s", "ms"]
@@ -71,7 +72,7 @@ class Values:
             reader = _READERS.get(role, _ids) if role != "time" else self._times
             found[role], good = reader(column)
             fine &= good
-            reasons.append((good, lambda row, of=column, as_=role: f"{_shown(of[row])} is no {self._wanted(as_)}"))  # type: ignore[misc]
+            reasons.append((good, partial(self._no_value, column, role)))
         if not fine.all():
             self._report(raw, fine, reasons)
             keep = pa.array(fine)
@@ -79,6 +80,9 @@ class Values:
                 if values is not None:
                     found[name] = values[fine] if isinstance(values, np.ndarray) else values.filter(keep)
         return Chunk(**found)
+
+    def _no_value(self, column: pa.StringArray, role: Role, row: int) -> str:
+        return f"{_shown(column[row])} is no {self._wanted(role)}"
 
     def _report(self, raw: Raw, fine: Flags, reasons: list[tuple[Flags, Callable[[int], str]]]) -> None:
         row = int(np.argmin(fine))
