@@ -4,11 +4,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rec.data import store
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError, DatasetError
 from tests.data.logs import csv, prepared, sequences, text
@@ -64,6 +66,18 @@ def test_old_rows_stay_and_the_old_dataset_is_untouched(tmp_path: Path) -> None:
     assert [entry["step"] for entry in new.manifest["report"]["funnel"]] == ["existing", "read"]
     assert (old.root / "dataset.json").read_bytes() == before
     assert sequences(Dataset.open(old.root)) == {"u": ["a", "b"], "v": ["b"]}
+
+
+def test_users_and_items_without_interactions_keep_their_rows(tmp_path: Path) -> None:
+    store.write(
+        tmp_path / "old", user_ids=["nobody", "u"], item_ids=["a", "unused", "b"], offsets=np.array([0, 0, 0, 2]),
+        items=np.array([1, 3]), times=np.array([5, 6]), ratings=np.ones(2), split="leave_one_out",
+        bounds=np.array([[0] * 5, [0] * 5, [2] * 5]),
+    )  # fmt: skip
+    new = prepared(csv(tmp_path, NEW), "new", append=tmp_path / "old", format="csv")
+    assert new.user_ids == ["", "nobody", "u", "w", "v"]
+    assert new.item_ids == ["", "a", "unused", "b", "c"]
+    assert sequences(new)["nobody"] == []
 
 
 def test_filters_act_on_the_new_rows_alone(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ CASES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "milliseconds among seconds": (broken(("u", "c", 1, 1_400_000_000_000)), "csv",
                                    "log.csv line 4: '1400000000000' is no time in seconds between 1970 and 2100 "
                                    "(--time-unit states another unit)"),
+    "seconds among milliseconds": (lambda at: csv(at, [("u", "a", 1, 14 * 10**11), ("u", "b", 1, 14 * 10**8)]),
+                                   "csv", "line 3: '1400000000' is no time in milliseconds between 1973 and 2100"),
     "an enormous time": (broken(("u", "c", 1, 10**30)), "csv", "log.csv line 4: '1" + "0" * 30 + "' is no time"),
     "a date among numbers": (broken(("u", "c", 1, "2014-01-01")), "csv", "log.csv line 4: '2014-01-01' is no time"),
     "a number among dates": (lambda at: csv(at, [("u", "a", 1, "2014-01-01"), ("u", "b", 1, 7)]), "csv",
@@ -106,6 +108,12 @@ CASES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
                                    "log.parquet row 2: None is no user id"),
     "a hole in a column of times": (lambda at: parquet(at, None, user=["u", "u"], item=["i", "j"], time=[5, None]),
                                     "parquet", "log.parquet row 2: None is no time"),
+    "a hole in a column of ratings": (lambda at: parquet(at, None, user=[1, 1], item=[2, 3], rating=[5.5, None]),
+                                      "parquet", "log.parquet row 2: None is no finite number"),
+    "two records on a line": (lambda at: text(at, '{"user": 1, "item": 2} {"user": 1, "item": 3}\n', "log.jsonl"),
+                              "jsonl", "log.jsonl line 1 is neither a JSON object"),
+    "two records on a later line": (lambda at: text(at, 2 * '{"user": 1, "item": 1}\n' + 2 * '{"user": 1, "item": 1}',
+                                                    "log.jsonl"), "jsonl", "log.jsonl line 3: neither a JSON object"),
     "a list for an id": (lambda at: parquet(at, None, user=[["u"]], item=["j"]), "parquet", "log.parquet row 1: ['u']"),
     "no such data set": (lambda at: at / "nowhere" / "here", "huggingface", "cannot be loaded"),
 }  # fmt: skip

@@ -188,6 +188,12 @@ def test_a_quoted_line_break_in_another_column_does_not_end_a_row(tmp_path: Path
     assert sequences(prepared(file, "words", format="csv", text_column="review", min_words=2)) == {"u": ["a"]}
 
 
+def test_a_quoted_line_break_may_fall_between_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(f"u{index}", "i", '"' + "line\n" * (index % 7) + '"') for index in range(500)]
+    monkeypatch.setattr("rec.data.raw.delimited.BLOCK", 600)
+    assert prepared(csv(tmp_path, rows, "user,item,review"), format="csv").users == 500
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     file = text(tmp_path, "\ufeffuser,item\nu,a\n", "log.csv")
     assert sequences(prepared(file, format="csv")) == {"u": ["a"]}

@@ -99,6 +99,14 @@ def test_the_columns_for_people_give_the_same_dataset_when_prepared_again(tmp_pa
     assert again.split_name == dataset.split_name.replace("leave_one_out", "given")
 
 
+def test_ties_and_repeats_are_counted_within_a_user_only(tmp_path: Path) -> None:
+    rows = [("u", "a", 1, 1), ("u", "b", 1, 2), ("v", "b", 1, 2), ("v", "a", 1, 2), ("v", "b", 1, 3)]
+    report = of(tmp_path, rows).manifest["report"]
+    assert report["tied_timestamps"] == pytest.approx(1 / 3, abs=1e-6)
+    assert report["repeated_pairs"] == pytest.approx(1 / 5)
+    assert report["users_not_in_time_order"] == 0
+
+
 def test_the_split_changes_the_fingerprint(tmp_path: Path) -> None:
     prints = {
         of(tmp_path, users([10, 20]), kind, split=kind).fingerprint for kind in ("leave-one-out", "ratio", "time")

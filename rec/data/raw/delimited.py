@@ -74,7 +74,7 @@ def read(file: Path, dialect: Dialect, header: list[str], columns: Mapping[Role,
                 torn.clear()
             if batch is None:
                 return
-            where = _Where(file, dialect, len(names), start)
+            where = _Where(file, dialect, start)
             yield Raw({role: batch.column(name) for role, name in wanted.items()}, where, source.done / source.size)
             start += batch.num_rows
 
@@ -109,13 +109,10 @@ class _Where:
 
     file: Path
     dialect: Dialect
-    width: int
     start: int
 
     def __call__(self, row: int) -> str:
-        seen = -1
-        for line, fields in _rows(self.file, self.dialect):
-            seen += len(fields) == self.width
+        for seen, (line, _) in enumerate(_rows(self.file, self.dialect)):
             if seen == self.start + row:
                 return f"{self.file} line {line}"
         return f"{self.file} row {self.start + row + 1}"
