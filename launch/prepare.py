@@ -72,6 +72,7 @@ def main() -> int:
     print(f"wrote {out}")
     if to:
         try:
+            to.parent.mkdir(parents=True, exist_ok=True)
             to.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
         except OSError as error:
             raise DatasetError(f"cannot write {to}: {error.strerror}; name another file with --json") from None

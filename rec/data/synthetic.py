@@ -27,6 +27,9 @@ DAY = 86_400_000
 START = 1_400_000_000_000
 """May 2014, in milliseconds."""
 
+YEARS = 5
+"""About the longest that a user stays, however many interactions there are."""
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -98,7 +101,7 @@ def _walk(world: World, length: Ints, random: np.random.Generator) -> tuple[Ints
     topic = random.integers(world.topics, size=len(length))
     item = world.popular(topic, random)
     time = START + (random.random(len(length)) * 3 * 365 * DAY).astype(np.int64)
-    pace = DAY * random.lognormal(1.0, 1.0, len(length))
+    pace = np.minimum(DAY * random.lognormal(1.0, 1.0, len(length)), YEARS * 365 * DAY / length)[order]
     for step in range(int(falling[0])):
         active = int(np.searchsorted(-falling, -step, side="left"))  # users longer than `step`
         topic, item, time, pace = topic[:active], item[:active], time[:active], pace[:active]

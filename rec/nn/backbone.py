@@ -50,9 +50,6 @@ def configuration(backbone: Backbone) -> Configuration:
     for key in DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, 0.0)
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # of a vocabulary that may have been made smaller
-        if isinstance(getattr(config, key, None), int) and getattr(config, key) >= config.vocab_size:
-            setattr(config, key, None)
     config.use_cache = False
     return config
 
@@ -114,9 +111,12 @@ def _changed(config: Configuration, backbone: Backbone) -> Configuration:
 
     So the width of a head and the kinds of layers follow from the width and the number of layers that are asked for.
     """
+    wanted: dict[str, Any] = dict(backbone.config)
+    if "vocab_size" in wanted:  # no text is read, and the special tokens may lie outside a smaller vocabulary
+        wanted = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **wanted}
     if backbone.source is None:
-        return AutoConfig.for_model(backbone.architecture, **backbone.config)
-    values = {**config.to_dict(), **backbone.config}
+        return AutoConfig.for_model(backbone.architecture, **wanted)
+    values = {**config.to_dict(), **wanted}
     layers, kinds = int(values.get("num_hidden_layers") or 0), values.get("layer_types")
     if kinds and "layer_types" not in backbone.config and layers != len(kinds):
         values["layer_types"] = kinds[:layers] if len(kinds) > layers else None

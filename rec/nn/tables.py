@@ -44,13 +44,24 @@ class Tables(nn.Module):
 
 
 class Heads(nn.Module):
-    """P_u, P_i (D -> H) into the backbone and W_o (H -> D) out of it, all without bias, Xavier-uniform."""
+    """P_u, P_i (D -> H) into the backbone and W_o (H -> D) out of it, all without bias.
+
+    They start as W_o = P_i^T with orthonormal columns of P_i, so that before any training the query of an item is its
+    own vector and similar items score alike; what goes in is scaled by GAIN, so that the backbone's first
+    normalisation sees the tokens and not its own noise. Published systems start all three Xavier-uniform and
+    independent; the difference is measured in docs/experiments.md.
+    """
+
+    GAIN = 5.0
 
     def __init__(self, dim: int, width: int, *, user: bool) -> None:
         super().__init__()
         self.user_in = nn.Linear(dim, width, bias=False) if user else None
         self.item_in = nn.Linear(dim, width, bias=False)
         self.query = nn.Linear(width, dim, bias=False)
-        for head in (self.user_in, self.item_in, self.query):
-            if head is not None:
-                nn.init.xavier_uniform_(head.weight)
+        with torch.no_grad():
+            nn.init.orthogonal_(self.item_in.weight)
+            self.query.weight.copy_(self.item_in.weight.t())
+            self.item_in.weight.mul_(self.GAIN)
+            if self.user_in is not None:
+                nn.init.orthogonal_(self.user_in.weight, gain=self.GAIN)

@@ -38,7 +38,7 @@ class Engine:
 
     def prepare(self, model: Recommender, optimizer: torch.optim.Optimizer) -> None:
         """Moves both to the device and, with several ranks, joins their gradients."""
-        self.bare = model
+        self.bare = model.train()  # a backbone comes from its weights in evaluation mode
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:

@@ -35,11 +35,24 @@ def test_rows_come_out_by_user_then_split_then_time_then_position(
     into.close()
 
 
+def test_many_equal_times_keep_the_order_of_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "BLOCK_ROWS", 5000)
+    user = np.random.default_rng(0).integers(300, size=20_000)
+    names = {"user": "<i4", "time": "<i8", "item": "<i4"}
+    unsorted, into = spool.Spool(tmp_path / "a", names), spool.Spool(tmp_path / "b", {**names, "keep": "?"})
+    unsorted.append({"user": user, "time": np.zeros(len(user)), "item": np.arange(len(user))})
+    ordered.sort(unsorted, into, np.bincount(user), 1, rows=3000)
+    assert into.read("item", 0, len(user)).tolist() == sorted(range(len(user)), key=lambda row: user[row])
+    unsorted.close()
+    into.close()
+
+
 def test_times_too_far_apart_for_one_number_are_sorted_all_the_same() -> None:
     user, time = np.array([3, 1, 3, 1]), np.array([2**61, 5, -(2**61), 5])
     assert ordered._order(user, None, time).tolist() == [1, 3, 2, 0]
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=30), limit=st.integers(1, 20))
 def test_ranges_cover_all_users_and_are_small_unless_one_user_is_large(counts: list[int], limit: int) -> None:
     ranges = ordered.ranges_of(np.array(counts), limit)

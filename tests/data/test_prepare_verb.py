@@ -17,10 +17,10 @@ ROWS = [(f"u{row % 4}", f"i{row % 3}", row % 5 + 1, 1_400_000_000 + row // 2) fo
 
 
 def test_the_report_is_printed_and_written(tmp_path: Path, run: Run) -> None:
-    code, out, err = run(csv(tmp_path, ROWS), "--format", "csv", "--out", tmp_path / "d", "--json", tmp_path / "r.json",
+    code, out, err = run(csv(tmp_path, ROWS), "--format", "csv", "--out", tmp_path / "d", "--json", tmp_path / "new" / "r.json",
                          "--min-rating", 2, "--duplicates", "last")  # fmt: skip
     assert (code, err) == (0, "")
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = json.loads((tmp_path / "new" / "r.json").read_text())
     manifest = Dataset.open(tmp_path / "d").manifest
     assert report == manifest
     lines = out.splitlines()

@@ -48,6 +48,12 @@ def test_times_rise_along_each_user(tmp_path: Path) -> None:
     assert dataset.interactions == 8000
 
 
+def test_long_users_stay_a_few_years_at_most(tmp_path: Path) -> None:
+    made = log(tmp_path, users=20, interactions=20_000)
+    assert min(made["timestamp"]) > 1_390_000_000
+    assert max(made["timestamp"]) < 1_390_000_000 + 10 * 365 * 86_400
+
+
 def test_transitions_foretell_the_next_item_much_better_than_popularity(tmp_path: Path) -> None:
     log(tmp_path, users=1500, interactions=30_000)
     walks = list(sequences(prepared(tmp_path / "0.csv", format="csv")).values())

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from rec.data.raw.chunk import BadLines, Raw, Role
-from rec.data.raw.files import BLOCK, Source, first_line
+from rec.data.raw.files import Source, first_line
 from rec.errors import DatasetError
 
 csv.field_size_limit(1 << 30)
+
+BLOCK = 1 << 21
+"""Bytes of a chunk. Arrow reads up to 32 of them ahead, whatever the consumer does: they bound the memory."""
 
 
 @dataclass(frozen=True)
