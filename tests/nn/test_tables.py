@@ -66,10 +66,16 @@ def test_without_users_there_is_no_user_table_and_no_user_head():
     assert Heads(4, 8, user=False).user_in is None
 
 
-def test_heads_are_without_bias_and_xavier_uniform():
-    heads = Heads(128, 768, user=True)
-    bound = (6 / (128 + 768)) ** 0.5
-    for name, parameter in heads.named_parameters():
-        assert name.endswith("weight")
-        assert parameter.abs().max().item() == pytest.approx(bound, rel=1e-3)
-        assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+def test_heads_are_without_bias_and_start_as_one_orthogonal_map():
+    """What goes in and comes straight out is the vector itself, GAIN times longer."""
+    heads = Heads(16, 48, user=True)
+    assert all(name.endswith("weight") for name, _ in heads.named_parameters())
+    vectors = torch.randn(5, 16)
+    torch.testing.assert_close(heads.query(heads.item_in(vectors)), Heads.GAIN * vectors, rtol=1e-4, atol=1e-4)
+    for head in (heads.item_in, heads.user_in):
+        torch.testing.assert_close(head(vectors).norm(dim=1), Heads.GAIN * vectors.norm(dim=1))
+    assert not torch.equal(heads.item_in.weight, heads.user_in.weight)
+    before = heads.query.weight.clone()
+    with torch.no_grad():
+        heads.item_in.weight.add_(1)
+    assert torch.equal(heads.query.weight, before)  # equal at the start, and not tied

@@ -13,6 +13,7 @@ from launch.command import DONE, FAILED, STOPPED, command
 from launch.train import execute
 from rec.config.tree import Data, Eval, LossWeights, Optim, Run, Train
 from rec.data.dataset import Dataset
+from rec.data.feed import Feed
 from rec.errors import CheckpointError, ConfigError, DatasetError
 from rec.eval.evaluate import validation
 from rec.models import saved
@@ -309,3 +310,30 @@ def test_what_is_published_scores_as_the_trained_model_did(mixed: Dataset, tmp_p
     assert again["ndcg@10"] == _lines(run)[-1]["valid/ndcg@10"] == opened.about["ndcg@10"]
     assert opened.run == run
     assert opened.item_ids[1:3] == ["i1", "i2"]
+
+
+def test_the_curve_is_that_of_ten_plain_lines_of_pytorch(mixed: Dataset, tmp_path: Path):
+    """Another loop, written out: fresh gradients, a mean over the step's targets, clipping before the step."""
+    run = _run(mixed, tmp_path, optim=Optim(lr=1e-2, schedule="constant", clip=0.5, weight_decay=0.1))
+    assert _execute(run) == DONE
+    model = make(run.model, mixed.users, mixed.items, run.seed)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": 0.1},
+        {"params": [parameter for parameter in trained if parameter.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    feed = Feed(mixed, run.data, predict_first=False, seed=run.seed, ranks=Ranks())
+    expected = []
+    for step in range(run.train.steps):
+        batches = feed.step(step).batches
+        targets = sum(int((batch.targets_BT > 0).sum()) for batch in batches)
+        loss = torch.stack([model(batch).total for batch in batches]).sum() / targets
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append((loss.item(), norm.item()))
+    feed.close()
+    measured = [(line["train/loss"], line["train/grad_norm"]) for line in _lines(run) if "train/loss" in line]
+    assert measured == [pytest.approx(pair, rel=1e-4) for pair in expected]
