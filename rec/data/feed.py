@@ -11,7 +11,7 @@ from rec.data.batch import Sequences
 from rec.data.dataset import Dataset
 from rec.data.keys import keys
 from rec.data.negatives import Negatives
-from rec.data.order import deal, windows_of_step
+from rec.data.order import deal, order_of_epoch, places_of_step
 from rec.data.views import next_items
 from rec.data.windows import Windows, cut
 from rec.errors import ConfigError, DatasetError
@@ -35,8 +35,8 @@ class Feed:
         check_batches(data, ranks.world)
         self.dataset, self.data, self.seed, self.ranks = dataset, data, seed, ranks
         self.predict_first = predict_first
-        self.windows_of_epoch = lru_cache(maxsize=2)(self._cut)
-        first_epoch = self.windows_of_epoch(0)
+        self.epoch = lru_cache(maxsize=2)(self._epoch)  # a step touches two at most, unless the data is tiny
+        first_epoch = self.epoch(0)
         self.windows, self.targets = len(first_epoch.user), first_epoch.targets
         """Windows, and scored positions, of an epoch: of every epoch."""
         if not self.targets:
@@ -60,16 +60,19 @@ class Feed:
         """Ends the thread that prepares ahead."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _cut(self, epoch: int) -> Windows:
-        return cut(self.dataset, self.data.max_items, predict_first=self.predict_first, seed=self.seed, epoch=epoch)
+    def _epoch(self, epoch: int) -> Windows:
+        """The windows of an epoch in the order in which they are read."""
+        seed, batch = self.seed, self.data.global_batch
+        windows = cut(self.dataset, self.data.max_items, predict_first=self.predict_first, seed=seed, epoch=epoch)
+        return windows.take(order_of_epoch(windows.length, seed=seed, epoch=epoch, global_batch=batch))
 
     def _make(self, k: int) -> Step:
-        epochs = windows_of_step(k, seed=self.seed, windows=self.windows, global_batch=self.data.global_batch)
-        parts = [self.windows_of_epoch(epoch).take(numbers) for epoch, numbers in epochs]
+        places = places_of_step(k, windows=self.windows, global_batch=self.data.global_batch)
+        parts = [self.epoch(epoch).take(within) for epoch, within in places]
         step = Windows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         mine = deal(step.length, micro_batch=self.data.micro_batch, rank=self.ranks.rank, world=self.ranks.world)
         batches = [self._batch(k, step.take(rows)) for rows in mine]
-        return Step(batches, targets=max(1, step.targets), items=int(step.length.sum()))
+        return Step(batches, targets=step.targets, items=int(step.length.sum()))
 
     def _batch(self, k: int, windows: Windows) -> Sequences:
         key_B = keys(self.seed, k, windows.number)

@@ -1,28 +1,46 @@
 """Which windows make a step. Integers in, index arrays out; no state: the position in the data is the step."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
 from rec.data.dataset import IntArray
 
+SPREAD = 16
+"""Batches that are drawn together and then sorted by length."""
 
-def windows_of_step(step: int, *, seed: int, windows: int, global_batch: int) -> Iterator[tuple[int, IntArray]]:
-    """(epoch, window numbers) of a step, `global_batch` numbers in all; the same on every rank, at any number of ranks.
 
-    The stream of windows is one permutation after another, each epoch with its own: every window comes once per epoch,
-    and a step may straddle epochs. The cost is the same for any step.
+def places_of_step(step: int, *, windows: int, global_batch: int) -> Iterator[tuple[int, slice]]:
+    """(epoch, places in its order) of a step, `global_batch` places in all. A step may straddle epochs."""
+    place, stop = step * global_batch, (step + 1) * global_batch
+    while place < stop:
+        epoch, within = divmod(place, windows)
+        count = min(stop - place, windows - within)
+        yield epoch, slice(within, within + count)
+        place += count
+
+
+def order_of_epoch(lengths: IntArray, *, seed: int, epoch: int, global_batch: int) -> IntArray:
+    """(windows) the order in which an epoch reads its windows: each once; the same at any number of ranks.
+
+    The windows are shuffled, sorted by length within stretches of `SPREAD` batches, and the batches shuffled again. So
+    the windows of a step are of similar length: little is padded, ranks have equal work, and since a step divides
+    by its own positions, short histories are not drowned by long ones (docs/experiments.md has the difference).
+
+    Args:
+        lengths: (windows) input items of each window of the epoch.
+        seed: of the run.
+        epoch: counted from 0.
+        global_batch: windows in a step.
     """
-    place = step * global_batch + np.arange(global_batch)
-    epochs = place // windows
-    for epoch in np.unique(epochs).tolist():
-        yield epoch, _permutation(seed, epoch, windows)[place[epochs == epoch] % windows]
-
-
-@lru_cache(maxsize=2)  # a step touches two epochs at most, unless the data is smaller than a batch
-def _permutation(seed: int, epoch: int, windows: int) -> IntArray:
-    return np.random.default_rng((seed, epoch)).permutation(windows)
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(lengths))
+    begun = -epoch * len(lengths) % global_batch  # places that complete the step begun in the epoch before
+    stretch = np.maximum(np.arange(len(order)) - begun, -1) // (SPREAD * global_batch)
+    order = order[np.lexsort((lengths[order], stretch))]
+    whole = max(0, len(order) - begun) // global_batch
+    batches = order[begun : begun + whole * global_batch].reshape(whole, global_batch)
+    return np.concatenate([order[:begun], generator.permutation(batches).ravel(), order[begun + batches.size :]])
 
 
 def deal(lengths: IntArray, *, micro_batch: int, rank: int, world: int) -> list[IntArray]:

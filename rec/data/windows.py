@@ -22,32 +22,32 @@ class Windows(NamedTuple):
         """Scored positions of all windows together."""
         return int(self.length.sum() + self.first.sum())
 
-    def take(self, rows: IntArray) -> Self:
+    def take(self, rows: IntArray | slice) -> Self:
         return self._replace(**{name: column[rows] for name, column in self._asdict().items()})
 
 
 def cut(dataset: Dataset, max_items: int, *, predict_first: bool, seed: int, epoch: int) -> Windows:
-    """All windows of an epoch, by user and time. Their number is the same in every epoch.
+    """All windows of an epoch, by user and time; as few as can be, so their number is the same in every epoch.
 
-    A history with more than `max_items` targets is cut anew in each epoch: its oldest window has a random length from
-    1 to `max_items`, the rest follows, so that an item is seen at all distances from the beginning of its window. One
-    window more than needed is set aside for that; it is empty where the cut is lucky.
+    A history with more than `max_items` targets is cut anew in each epoch: what its windows have room for beyond its
+    targets is divided at random between the oldest and the newest window, so that an item is not always met at the
+    same distance from the beginning of its window.
     """
     train = dataset.bounds[:, TRAIN_STOP].astype(np.int64)  # (users + 1)
     inputs = np.maximum(train - 1, 0)  # the newest training item is a target only
-    long = inputs > max_items
-    pieces = -(-inputs // max_items) + long
+    pieces = -(-inputs // max_items)
+    draw = uniform(keys(seed, epoch, np.arange(len(train))), 1, salt=1)[:, 0]
+    spare = pieces * max_items - inputs
+    oldest = np.where(pieces > 1, max_items - (draw * (spare + 1)).astype(np.int64), inputs)  # length of piece 0
     pieces[(train == 1) & predict_first] = 1
     user = np.repeat(np.arange(len(train)), pieces)
     piece = np.arange(len(user)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    draw = uniform(keys(seed, epoch, np.arange(len(train))), 1, salt=1)[:, 0]
-    oldest = np.where(long, 1 + (draw * max_items).astype(np.int64), inputs)  # (users + 1) length of piece 0
     begin = np.where(piece > 0, oldest[user] + (piece - 1) * max_items, 0)
     end = np.minimum(oldest[user] + piece * max_items, inputs[user])
     return Windows(
         number=np.arange(len(user)),
         user=user,
-        start=np.asarray(dataset.offsets[:-1])[user] + np.minimum(begin, end),
-        length=np.maximum(end - begin, 0),
+        start=np.asarray(dataset.offsets[:-1])[user] + begin,
+        length=end - begin,
         first=(piece == 0) & predict_first,
     )

@@ -17,7 +17,7 @@ from rec.data.dataset import Dataset
 from rec.data.feed import Feed, check_batches
 from rec.data.keys import keys, mix, uniform
 from rec.data.negatives import Negatives
-from rec.data.order import deal, windows_of_step
+from rec.data.order import SPREAD, deal, order_of_epoch, places_of_step
 from rec.data.views import histories, queries
 from rec.data.windows import cut
 from rec.errors import ConfigError, DatasetError
@@ -25,10 +25,14 @@ from rec.ranks import Ranks
 from tests.eval.tiny import write
 
 
-def _numbers(step: int, **options: int) -> list[tuple[int, int]]:
-    """(epoch, window) of a step."""
-    settings = {"seed": 1, "windows": 10, "global_batch": 4, **options}
-    return [(epoch, int(w)) for epoch, numbers in windows_of_step(step, **settings) for w in numbers]
+def _numbers(step: int, *, seed: int = 1, windows: int = 10, global_batch: int = 4) -> list[tuple[int, int]]:
+    """(epoch, window) of a step, for windows whose lengths change with the epoch."""
+    found = []
+    for epoch, places in places_of_step(step, windows=windows, global_batch=global_batch):
+        lengths = np.random.default_rng(epoch).integers(0, 5, windows)
+        order = order_of_epoch(lengths, seed=seed, epoch=epoch, global_batch=global_batch)
+        found += [(epoch, int(number)) for number in order[places]]
+    return found
 
 
 class TestOrder:
@@ -55,6 +59,18 @@ class TestOrder:
 
     def test_a_far_step_is_asked_for_without_walking_there(self):
         assert {epoch for epoch, _ in _numbers(10**12)} <= {4 * 10**11, 4 * 10**11 + 1}
+
+    @pytest.mark.parametrize("epoch", [0, 1, 2])
+    def test_the_windows_of_a_step_are_of_similar_length(self, epoch: int):
+        """Also where the steps of the epoch do not begin with it."""
+        batch, count = 8, 8 * SPREAD * 4 + 3
+        lengths = np.random.default_rng(epoch).integers(0, 1000, count)
+        order = order_of_epoch(lengths, seed=0, epoch=epoch, global_batch=batch)
+        begun = -epoch * count % batch
+        steps = lengths[order[begun : begun + (count - begun) // batch * batch]].reshape(-1, batch)
+        assert np.median(np.ptp(steps, axis=1)) < 2 * 1000 / SPREAD
+        means = steps.mean(1)
+        assert np.abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.4  # and the steps themselves come in any order
 
     @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
     def test_the_ranks_share_out_a_step_whole_and_once(self, world: int, micro_batch: int, count: int, seed: int):
@@ -104,7 +120,7 @@ class TestWindows:
         assert all(np.array_equal(one, other) for one, other in zip(again, epochs[2], strict=True))
 
     def test_an_item_of_a_long_history_is_seen_at_every_distance_from_the_beginning(self, tmp_path: Path):
-        dataset = write(tmp_path / "long", [list(range(1, 31))], 30)
+        dataset = write(tmp_path / "long", [list(range(1, 25))], 30)
         places = set()
         for epoch in range(200):
             windows = cut(dataset, 5, predict_first=False, seed=0, epoch=epoch)
