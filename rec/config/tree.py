@@ -83,7 +83,7 @@ class SoftToken:
     predict_first: bool = False
     """Whether the first item of a window is predicted, too, from the user token alone."""
     dropout: float = 0.0
-    """Probability of dropping an element of the soft tokens and of each residual branch of the backbone."""
+    """Probability of dropping an element of what the first layer reads and of each residual branch of the backbone."""
     init_std: float = 0.02
     """Standard deviation of the tables' initial normal distribution."""
     item_init: str | None = None

@@ -23,7 +23,7 @@ from rec.data.batch import PADDING, Queries, Sequences
 from rec.data.dataset import Dataset
 from rec.models.base import Loss, Recommender
 from rec.nn import backbone, losses
-from rec.nn.dropout import KeyedDropout, Keys, keep
+from rec.nn.dropout import Keys, keep
 from rec.nn.tables import Heads, Tables
 
 USER_SALT = -1
@@ -41,7 +41,6 @@ class SoftToken(Recommender):
         self.shape = shape
         self.tables = Tables(users if config.user_token else 0, items, config.dim, config.init_std)
         self.heads = Heads(config.dim, shape.get_text_config().hidden_size, user=config.user_token)
-        self.drop = KeyedDropout(config.dropout, salt=0, keys=self.keys)
         self.backbone: nn.Module = backbone.build(
             config.backbone, shape, dropout=config.dropout, keys=self.keys, weights=saved is None
         )
@@ -69,7 +68,7 @@ class SoftToken(Recommender):
                 assert self.keys.key_B is not None
                 users_BD = users_BD * keep(self.keys.key_B, USER_SALT, 1, self.config.user_dropout)
             inputs = torch.cat([self.heads.user_in(users_BD)[:, None], inputs], 1)
-        query: Tensor = self.heads.query(backbone.hidden_states(self.backbone, self.drop(inputs)))
+        query: Tensor = self.heads.query(backbone.hidden_states(self.backbone, inputs))
         return query
 
     def loss(self, batch: Sequences) -> Loss:

@@ -75,7 +75,8 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
     Its own token table is not read and not trained: it is fed with vectors.
 
     Args:
-        dropout: probability for the output of every attention and feed-forward block.
+        dropout: probability for what the first layer reads and for the output of every attention and feed-forward
+            block.
         keys: see `KeyedDropout`.
         weights: whether pretrained weights are wanted; false where saved ones are loaded right after.
     """
@@ -94,7 +95,7 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if dropout:
-        _drop_branches(model, dropout, keys)
+        _drop(model, dropout, keys)
     return model
 
 
@@ -146,20 +147,35 @@ def _plain(model: nn.Module, config: Configuration) -> nn.Module:
     return fresh
 
 
-def _drop_branches(model: nn.Module, dropout: float, keys: Keys) -> None:
-    """Hangs a KeyedDropout on the output of every attention and feed-forward block."""
-    blocks = [m for name, m in model.named_modules() if name.rpartition(".")[2] in ("attn", "self_attn", "mlp")]
+def _drop(model: nn.Module, dropout: float, keys: Keys) -> None:
+    """Hangs a KeyedDropout on what the first layer reads, and on the output of every attention and feed-forward block.
+
+    What the first layer reads are the vectors given, with their positions where the architecture adds any.
+    """
+    blocks = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ("attn", "self_attn", "mlp")]
     if not blocks:
         raise ConfigError(
             f"model.dropout: the blocks of {type(model).__name__} are not known to this version; set model.dropout=0"
         )
-    for place, block in enumerate(blocks):
-        block.register_forward_hook(_dropped(KeyedDropout(dropout, salt=place + 1, keys=keys), block))
+    first = model.get_submodule(blocks[0].rpartition(".")[0])
+    drop_input = _Dropped(KeyedDropout(dropout, salt=0, keys=keys))
+    first.register_forward_pre_hook(drop_input.before, with_kwargs=True)
+    for place, name in enumerate(blocks):
+        model.get_submodule(name).register_forward_hook(_Dropped(KeyedDropout(dropout, place + 1, keys)).after)
 
 
-def _dropped(drop: KeyedDropout, block: nn.Module) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        drop.training = block.training
-        return (drop(output[0]), *output[1:]) if isinstance(output, tuple) else drop(output)
+class _Dropped:
+    """Hooks of a dropout that is no part of the module tree, and so follows the mode of the block it hangs on."""
 
-    return hook
+    def __init__(self, drop: KeyedDropout) -> None:
+        self.drop = drop
+
+    def before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Drops the block's first argument, (B, T, H)."""
+        self.drop.training = block.training
+        return (self.drop(args[0]), *args[1:]), kwargs
+
+    def after(self, block: nn.Module, args: Any, output: Any) -> Any:
+        """Drops the block's output, (B, T, H), alone or first of several."""
+        self.drop.training = block.training
+        return (self.drop(output[0]), *output[1:]) if isinstance(output, tuple) else self.drop(output)
