@@ -96,6 +96,12 @@ def publish(run: Run, model: Recommender, weights: Path, dataset: Dataset, about
     return folder
 
 
+def published_step(run: Run) -> int | None:
+    """Steps after which the run's published model was saved; None where there is none."""
+    file = run.folder / "model/model.json"
+    return int(json.loads(file.read_text())["step"]) if file.is_file() else None
+
+
 def load(path: Path) -> Saved:
     """Opens a run folder, or its `model` folder, on the CPU in evaluation mode.
 

@@ -52,7 +52,7 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
             if best:
-                _replace_text(self.root / "best", folder.name)
+                self.mark_best(step)
             _sync(self.root)
         except (OSError, SafetensorError) as error:  # the latter is how a full disk looks through safetensors
             shutil.rmtree(beside, ignore_errors=True)
@@ -85,9 +85,14 @@ class Checkpoints:
         return None
 
     def best(self) -> Path | None:
-        """The best checkpoint, if one was marked."""
+        """The best checkpoint, if one was marked and is there."""
         pointer = self.root / "best"
-        return self.root / pointer.read_text().strip() if pointer.is_file() else None
+        folder = self.root / pointer.read_text().strip() if pointer.is_file() else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    def mark_best(self, step: int) -> None:
+        """Points `best` to the checkpoint of a step."""
+        _replace_text(self.root / "best", f"step-{step:08d}")
 
     def _prune(self) -> None:
         kept = sorted(self.root.glob("step-????????"))[-self.keep :]

@@ -15,7 +15,8 @@ from rec.config.load import dump, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
-from rec.models.saved import publish
+from rec.models.base import Recommender
+from rec.models.saved import publish, published_step
 from rec.ranks import Ranks
 from rec.train.checkpoint import Checkpoints, require_same
 from rec.train.engine import Engine
@@ -52,21 +53,35 @@ class Keeper:
         if self.newest is None:
             return Progress()
         engine.restore(load_file(self.newest / "model.safetensors"), load_file(self.newest / "optimizer.safetensors"))
-        return Progress(**json.loads((self.newest / "state.json").read_text())["progress"])
+        progress = Progress(**json.loads((self.newest / "state.json").read_text())["progress"])
+        self.ranks.first_only(lambda: self._settle(engine.bare, progress))
+        return progress
 
     def save(self, engine: Engine, progress: Progress, *, best: bool) -> None:
         """Commits a checkpoint, and publishes it as the run's model if it is the best."""
         model, moments = engine.state()
 
         def commit() -> None:
-            folder = self.checkpoints.commit(
+            self.checkpoints.commit(
                 progress.step, lambda folder: self._write(folder, model, moments, progress), best=best
             )
-            if best:
-                about = {"step": progress.step, self.run.eval.select: progress.best}
-                publish(self.run, engine.bare, folder / "model.safetensors", self.dataset, about)
+            self._settle(engine.bare, progress)
 
         self.ranks.first_only(commit)
+
+    def _settle(self, model: Recommender, progress: Progress) -> None:
+        """Makes the mark of the best checkpoint and `RUN/model` what the newest checkpoint says, if they are not.
+
+        They follow a commit; a run that was killed in between settles them when it goes on.
+        """
+        if progress.best is None:
+            return
+        best = self.checkpoints.root / f"step-{progress.best_step:08d}"
+        if best.is_dir() and self.checkpoints.best() != best:
+            self.checkpoints.mark_best(progress.best_step)
+        if best.is_dir() and published_step(self.run) != progress.best_step:
+            about = {"step": progress.best_step, self.run.eval.select: progress.best}
+            publish(self.run, model, best / "model.safetensors", self.dataset, about)
 
     def _begin(self) -> Path | None:
         """Checks the run folder against the run, and writes down what runs, with which versions."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +338,15 @@ def test_the_curve_is_that_of_ten_plain_lines_of_pytorch(mixed: Dataset, tmp_pat
     feed.close()
     measured = [(line["train/loss"], line["train/grad_norm"]) for line in _lines(run) if "train/loss" in line]
     assert measured == [pytest.approx(pair, rel=1e-4) for pair in expected]
+
+
+def test_a_kill_between_a_commit_and_what_follows_it_is_made_good_when_the_run_goes_on(mixed: Dataset, tmp_path: Path):
+    run = _run(mixed, tmp_path)
+    assert _execute(run) == DONE
+    published = json.loads((run.folder / "model/model.json").read_text())
+    best = (run.folder / "checkpoints/best").read_text()
+    shutil.rmtree(run.folder / "model")
+    (run.folder / "checkpoints/best").write_text("step-00000001\n")
+    assert _execute(run) == DONE
+    assert json.loads((run.folder / "model/model.json").read_text()) == published
+    assert (run.folder / "checkpoints/best").read_text() == best
