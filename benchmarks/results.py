@@ -35,7 +35,8 @@ SETS = {
     "beauty": (
         "Amazon Beauty 5-core (2014), leave-one-out",
         {"beauty": "soft tokens, Qwen3 64 x 1"},
-        "kindling prepare interactions.csv.gz --user-column user --item-column item --items items.jsonl.gz --out data/beauty",
+        "kindling prepare interactions.csv.gz --user-column user --item-column item --items items.jsonl.gz "
+        "--out data/beauty",
     ),
 }
 """Data set -> its title, its result files with what to call them, and how it is prepared."""
