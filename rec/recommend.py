@@ -78,6 +78,8 @@ class TrainedModel:
             raise ConfigError(f"k is {k}; ask for at least one item")
         if users is not None and len(users) != len(histories):
             raise ConfigError(f"{len(users)} users were given for {len(histories)} histories; give one for each")
+        if any(isinstance(person, str) for person in histories):
+            raise ConfigError("each history is a list of item ids, not one text; write [[id, id, ...], ...]")
         missing = self.unknown(histories)
         if missing:
             warnings.warn(f"{len(missing)} unknown items are left out, among them {missing[:5]}", stacklevel=2)

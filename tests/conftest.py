@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from rec.data.dataset import Dataset
 from tests.eval.tiny import write
@@ -14,6 +15,8 @@ from tests.small import forget_the_world
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(autouse=True)

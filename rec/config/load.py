@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -75,9 +76,21 @@ def dump(run: Run) -> str:
     return str(yaml.safe_dump(to_values(run), sort_keys=False, allow_unicode=True))
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, instead of silently taking the second."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise ConfigError(f"{where} line {line} is not YAML: {getattr(error, 'problem', error)}") from None
@@ -164,9 +177,16 @@ def _scalar(kind: type, value: Any, path: str) -> Any:
         return Path(value)
     if kind is float and isinstance(value, str | int) and not isinstance(value, bool):
         try:
-            return float(value)
+            value = float(value)
         except ValueError:
             raise _mismatch(path, value, _noun(kind)) from None
+    if kind is int and isinstance(value, float | str):
+        try:
+            value = int(float(value)) if float(value).is_integer() else value  # 1e3 is a whole number, too
+        except ValueError:
+            raise _mismatch(path, value, _noun(kind)) from None
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise _mismatch(path, value, "a finite number")
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise _mismatch(path, value, _noun(kind))
     return value

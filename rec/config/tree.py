@@ -113,11 +113,12 @@ class SoftToken:
             self.user_token or not self.loss.bpr_user,
             "model.loss.bpr_user needs model.user_token: set it to true",
         )
-        weights = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context", "bpr_user")
+        weights = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context")
         require(
             any(getattr(self.loss, name) > 0 for name in weights),
-            f"model.loss has no positive term; set one of {', '.join(weights)}",
+            f"model.loss has no term that trains the backbone; set one of {', '.join(weights)}",
         )
+        require(self.init_std > 0, f"model.init_std is {self.init_std}; choose a positive standard deviation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,13 @@ class Group:
     weight_decay: float | None = None
     """Decoupled weight decay of the group."""
 
+    def __post_init__(self) -> None:
+        require(self.lr is None or self.lr > 0, f"optim.groups: lr is {self.lr}; choose a positive rate")
+        require(
+            self.weight_decay is None or self.weight_decay >= 0,
+            f"optim.groups: weight_decay is {self.weight_decay}; choose 0 or more",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
@@ -185,6 +193,12 @@ class Optim:
         require(self.lr > 0, f"optim.lr is {self.lr}; choose a positive rate")
         require(self.warmup >= 0, f"optim.warmup is {self.warmup}; choose 0 or more steps")
         require(self.clip >= 0, f"optim.clip is {self.clip}; choose 0 (off) or a positive norm")
+        require(self.eps > 0, f"optim.eps is {self.eps}; choose a positive number")
+        require(self.weight_decay >= 0, f"optim.weight_decay is {self.weight_decay}; choose 0 or more")
+        require(0 <= self.final <= 1, f"optim.final is {self.final}; choose a share from 0 to 1")
+        require(
+            all(0 <= beta < 1 for beta in self.betas), f"optim.betas is {self.betas}; choose both from 0 to below 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +272,9 @@ class Run:
     """Folder that holds the run folders."""
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, f"seed is {self.seed}; choose 0 or more")
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}; choose a whole number from 0 to below 2^63")
+        one_part = len(Path(self.name).parts) == 1 and self.name != ".."
+        require(one_part, f"name is '{self.name}'; choose one word for a folder (`out` says where it lies)")
         require(
             not self.model.need_negatives or self.data.negatives > 0,
             "model.loss has a term over negatives but data.negatives is 0; set data.negatives, for example to 256",

@@ -35,6 +35,10 @@ def read_histories(file: Path) -> list[Person]:
             continue
         if file.suffix != ".jsonl":
             user, *items = line.split()
+            if not items and "," in user:
+                raise DatasetError(
+                    f"{file} line {number} has commas, no blanks; write `user item item ...`, or JSON lines (*.jsonl)"
+                )
             people.append((user, items))
             continue
         values = _json(line)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rec.config.load import dump
@@ -69,19 +70,35 @@ def publish(run: Run, model: Recommender, weights: Path, dataset: Dataset, about
         model: the trained model; its weights are taken from `weights`.
         weights: a model.safetensors on the same disk; it is linked, not copied, where the disk can.
         about: step and metrics.
+
+    Raises:
+        CheckpointError: if the disk refuses.
     """
     folder = run.folder / "model"
     beside = folder.with_name("model.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     try:
-        os.link(weights, beside / "model.safetensors")
-    except OSError:
-        shutil.copyfile(weights, beside / "model.safetensors")
-    (beside / "run.yaml").write_text(dump(run), encoding="utf-8")
-    model.save(beside)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _write(beside, run, model, weights, dataset, about)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write {folder}: {error.strerror}; the checkpoints are intact: make room and start again"
+        ) from error
+    return folder
+
+
+def _write(folder: Path, run: Run, model: Recommender, weights: Path, dataset: Dataset, about: dict[str, Any]) -> None:
+    try:
+        os.link(weights, folder / "model.safetensors")
+    except OSError:  # the disk has no links
+        shutil.copyfile(weights, folder / "model.safetensors")
+    (folder / "run.yaml").write_text(dump(run), encoding="utf-8")
+    model.save(folder)
     for name in ("items.parquet", "users.parquet"):
-        shutil.copyfile(dataset.root / name, beside / name)
+        shutil.copyfile(dataset.root / name, folder / name)
     facts = {
         "schema": SCHEMA,
         "users": dataset.users,
@@ -90,16 +107,16 @@ def publish(run: Run, model: Recommender, weights: Path, dataset: Dataset, about
         "split": dataset.split_name,
         **about,
     }
-    (beside / "model.json").write_text(json.dumps(facts, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
-    return folder
+    (folder / "model.json").write_text(json.dumps(facts, indent=1))
 
 
-def published_step(run: Run) -> int | None:
-    """Steps after which the run's published model was saved; None where there is none."""
+def published_digest(run: Run) -> str | None:
+    """SHA-256 of the weights that were published, as model.json says; None where there is none, or it is torn."""
     file = run.folder / "model/model.json"
-    return int(json.loads(file.read_text())["step"]) if file.is_file() else None
+    try:
+        return str(json.loads(file.read_text())["sha256"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def load(path: Path) -> Saved:
@@ -116,5 +133,10 @@ def load(path: Path) -> Saved:
         raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
     run = load_config(folder / "run.yaml")
     model = build(run.model, users=about["users"], items=about["items"], saved=folder)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}/model.safetensors is damaged ({error}); remove {folder} and type `kindling train` again"
+        ) from None
     return Saved(folder, run, model.eval(), about)

@@ -9,7 +9,7 @@ projected into the language model's space, which is fully fine-tuned on them.
 
 Where this deviates from the systems it comes from: padding is not a class of the softmax; the loss is summed and
 divided by the scored positions of the whole step; the first item may be predicted from the user token; an unknown
-user is the zero vector, which `user_dropout` teaches the model to expect.
+user is a constant vector, which `user_dropout` teaches the model to expect.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rec.config.tree import SoftToken as Config
 from rec.data.batch import PADDING, Queries, Sequences
-from rec.data.dataset import Dataset
+from rec.data.dataset import TRAIN_STOP, Dataset
 from rec.models.base import Loss, Recommender
 from rec.nn import backbone, losses
 from rec.nn.dropout import Keys, keep
@@ -46,7 +46,15 @@ class SoftToken(Recommender):
         )
 
     def start(self, dataset: Dataset) -> None:
-        """Starts the item table from a feature of the dataset, if the configuration names one."""
+        """Starts the item table from a feature of the dataset, if the configuration names one.
+
+        Users from whom nothing is learnt start, and so stay, at zero: they are strangers, not random people.
+        """
+        if self.tables.user is not None:
+            train = torch.from_numpy(np.asarray(dataset.bounds[1:, TRAIN_STOP], np.int64))
+            learnt = train > (0 if self.config.predict_first else 1)
+            with torch.no_grad():
+                self.tables.user.weight *= learnt[:, None]
         if self.config.item_init is not None:
             features = torch.from_numpy(np.array(dataset.feature(self.config.item_init)))
             self.tables.start_items_from(features, self.config.init_std)
@@ -63,11 +71,10 @@ class SoftToken(Recommender):
         """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token."""
         inputs = self.heads.item_in(self.tables.items(items_BT))
         if self.heads.user_in is not None:
-            users_BD = self.tables.users(user_B)
             if self.training and self.config.user_dropout:
                 assert self.keys.key_B is not None
-                users_BD = users_BD * keep(self.keys.key_B, USER_SALT, 1, self.config.user_dropout)
-            inputs = torch.cat([self.heads.user_in(users_BD)[:, None], inputs], 1)
+                user_B = user_B * keep(self.keys.key_B, USER_SALT, 1, self.config.user_dropout)[:, 0]
+            inputs = torch.cat([self.heads.user_in(self.tables.users(user_B))[:, None], inputs], 1)
         query: Tensor = self.heads.query(backbone.hidden_states(self.backbone, inputs))
         return query
 
@@ -118,4 +125,5 @@ class SoftToken(Recommender):
         length_B = (queries.history_BT != PADDING).sum(1)
         last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
         query_BD = query[torch.arange(len(query), device=query.device), last_B]
-        return query_BD.float() @ self.tables.item.weight.float().t()
+        with torch.autocast(query.device.type, enabled=False):  # ties count against the model: scores are fp32
+            return query_BD.float() @ self.tables.item.weight.float().t()

@@ -1,6 +1,7 @@
 """Any Hugging Face decoder, fed with vectors. The only place that knows Transformers' models."""
 
 import difflib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
         except ValueError as error:
             raise ConfigError(f"model.backbone.config does not make a {config.model_type}: {error}") from None
     model.get_input_embeddings().requires_grad_(False)
+    require_causal(model, config)
     if backbone.gradient_checkpointing:
         # one method under two names: later versions of Transformers warn at the older
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -124,6 +126,25 @@ def _changed(config: Configuration, backbone: Backbone) -> Configuration:
     return type(config).from_dict(values)
 
 
+def require_causal(model: nn.Module, config: Configuration) -> None:
+    """Raises ConfigError if a state depends on what comes after it: such a backbone would read its own targets."""
+    width = config.get_text_config().hidden_size
+    if next(model.parameters()).is_meta:
+        return
+    inputs_BTH = torch.linspace(-1, 1, 3 * width).view(1, 3, width)
+    changed_BTH = inputs_BTH.clone()
+    changed_BTH[:, 2] += 1
+    mode = model.training
+    with torch.no_grad():
+        model.eval()
+        before, after = hidden_states(model, inputs_BTH), hidden_states(model, changed_BTH)
+        model.train(mode)
+    if not torch.equal(before[:, 0], after[:, 0]):
+        raise ConfigError(
+            f"{config.model_type} is no decoder: its states see what comes later; choose for example gpt2 or qwen3"
+        )
+
+
 def _from_source(factory: Any, backbone: Backbone, **arguments: Any) -> Any:
     """`factory.from_pretrained` of a hub name or a folder; a folder may hold a single GGUF file instead."""
     source = str(backbone.source)
@@ -153,7 +174,8 @@ def _drop(model: nn.Module, dropout: float, keys: Keys) -> None:
     What the first layer reads are the vectors given, with their positions where the architecture adds any.
     """
     blocks = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ("attn", "self_attn", "mlp")]
-    if not blocks:
+    kinds = Counter(name.rpartition(".")[2] for name in blocks)
+    if len(kinds) != 2 or len(set(kinds.values())) != 1:  # one attention and one feed-forward block in each layer
         raise ConfigError(
             f"model.dropout: the blocks of {type(model).__name__} are not known to this version; set model.dropout=0"
         )

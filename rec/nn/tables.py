@@ -1,7 +1,7 @@
 """User and item tables, and the projections between their space and the backbone's.
 
-Widths: D of the tables, H of the backbone. Row 0 of the item table is padding and stays zero; user row 0, the person
-nobody knows, has no parameters: its vector is zero.
+Widths: D of the tables, H of the backbone. Row 0 of the item table is padding and stays zero. User row 0, the person
+nobody knows, has no parameters: its vector is a constant.
 """
 
 import torch
@@ -16,6 +16,7 @@ class Tables(nn.Module):
         super().__init__()
         self.user = nn.Embedding(users, dim) if users else None
         self.item = nn.Embedding(items + 1, dim, padding_idx=0)
+        self.stranger = init_std
         for table in (self.user, self.item):
             if table is not None:
                 nn.init.normal_(table.weight, std=init_std)
@@ -33,10 +34,16 @@ class Tables(nn.Module):
             self.item.weight[1:, : components.shape[1]] = components * (std / components.std())
 
     def users(self, user_B: Tensor) -> Tensor:
-        """(B) user rows -> (B, D); zeros for row 0 and for users that joined after training."""
+        """(B) user rows -> (B, D). The stranger stands for row 0, for users that joined after training, and for rows of
+        zeros, of whom nothing was learnt.
+
+        It is not zero: a token of zeros stays zero through every layer of a backbone without biases, and the gradient
+        of RMSNorm there is 1 / sqrt(eps), which over thirty layers is no number any more.
+        """
         assert self.user is not None
-        known = (user_B > 0) & (user_B <= self.user.num_embeddings)
-        return self.user((user_B - 1) * known) * known[:, None]
+        inside = (user_B > 0) & (user_B <= self.user.num_embeddings)
+        users_BD = self.user((user_B - 1) * inside) * inside[:, None]
+        return torch.where(users_BD.any(1, keepdim=True), users_BD, self.stranger)
 
     def items(self, item: Tensor) -> Tensor:
         """(...) item rows -> (..., D)."""

@@ -30,6 +30,8 @@ def embed_items(
     texts = item_texts(dataset, column)
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder)
+        if tokenizer.pad_token is None:  # decoders have none; what fills up is masked anyway
+            tokenizer.pad_token = tokenizer.eos_token
         model = AutoModel.from_pretrained(encoder, dtype=torch.float32).eval()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -49,8 +49,10 @@ class Checkpoints:
             (beside / MARKER).write_text(json.dumps(marker, indent=1))
             for path in [*files, beside / MARKER, beside]:
                 _sync(path)
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():  # the same step once more: the old one stays until the new one is there
+                folder.rename(folder.with_suffix(".old"))
             beside.rename(folder)
+            shutil.rmtree(folder.with_suffix(".old"), ignore_errors=True)
             if best:
                 self.mark_best(step)
             _sync(self.root)
@@ -72,6 +74,11 @@ class Checkpoints:
         Raises:
             CheckpointError: if there are checkpoints but each is damaged.
         """
+        for aside in self.root.glob("step-????????.old"):  # left by a kill between the two renamings of `commit`
+            if aside.with_suffix("").exists():
+                shutil.rmtree(aside)
+            else:
+                aside.rename(aside.with_suffix(""))
         folders = sorted(self.root.glob("step-????????"), reverse=True)
         for folder in folders:
             fault = damage(folder)
@@ -119,6 +126,11 @@ def damage(folder: Path) -> str | None:
         if _digest(path) != expected["sha256"]:
             return f"{name} has another checksum"
     return None
+
+
+def digest_of(folder: Path, name: str) -> str:
+    """SHA-256 of a file of a committed checkpoint, as its marker says."""
+    return str(json.loads((folder / MARKER).read_text())[name]["sha256"])
 
 
 def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:

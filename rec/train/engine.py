@@ -4,7 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from rec.errors import ConfigError
@@ -26,11 +27,18 @@ class Engine:
             raise ConfigError("train.precision=fp16 needs a GPU; choose fp32 (or bf16, slow on most CPUs)")
         mixed = "no" if precision == "fp32" else precision
         self.ranks = ranks
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed, step_scheduler_with_optimizer=False)
+        plugin = GradientAccumulationPlugin(num_steps=1)  # the loop accumulates; the environment may not say otherwise
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed, gradient_accumulation_plugin=plugin)
+        kind = self.accelerator.distributed_type
+        if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
+            raise ConfigError(
+                f"the Accelerate file asks for {kind.value}, which this version does not train under; "
+                "use accelerate_config.yaml"
+            )
         if self.accelerator.num_processes != ranks.world:
             raise ConfigError(
                 f"{ranks.world} processes were launched but Accelerate runs {self.accelerator.num_processes} "
-                f"({self.accelerator.distributed_type}); launch with torchrun or one of configs/accelerate"
+                f"({kind.value}); launch with torchrun or one of configs/accelerate"
             )
         self.device: torch.device = self.accelerator.device
         self.model: nn.Module
@@ -85,12 +93,9 @@ class Engine:
         for name, parameter in self.bare.named_parameters():
             saved = {key.rpartition("/")[2]: value for key, value in moments.items() if key.startswith(f"{name}/")}
             if saved:
-                self.optimizer.state[parameter] = {
-                    moment: value if moment == "step" and self.device.type == "cpu" else value.to(self.device)
-                    for moment, value in saved.items()
-                }
-        if self.accelerator.scaler is not None:
-            scaler = self.accelerator.scaler.state_dict()
+                self.optimizer.state[parameter] = {moment: value.to(self.device) for moment, value in saved.items()}
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
+        if scaler and f"scaler/{next(iter(scaler))}" in moments:  # absent where the run had another precision before
             self.accelerator.scaler.load_state_dict(
                 {key: type(value)(moments[f"scaler/{key}"].item()) for key, value in scaler.items()}
             )

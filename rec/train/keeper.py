@@ -16,9 +16,9 @@ from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
 from rec.models.base import Recommender
-from rec.models.saved import publish, published_step
+from rec.models.saved import publish, published_digest
 from rec.ranks import Ranks
-from rec.train.checkpoint import Checkpoints, require_same
+from rec.train.checkpoint import Checkpoints, digest_of, require_same
 from rec.train.engine import Engine
 from rec.train.progress import Progress
 from rec.train.stop import stop_file
@@ -36,7 +36,8 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         for key, value in _flatten(values).items()
         if key not in FREE[group]
     }
-    return {**flat, "seed": run.seed, "dataset fingerprint": dataset.fingerprint}
+    choice = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
+    return {**flat, **choice, "seed": run.seed, "dataset fingerprint": dataset.fingerprint}
 
 
 class Keeper:
@@ -79,8 +80,9 @@ class Keeper:
         best = self.checkpoints.root / f"step-{progress.best_step:08d}"
         if best.is_dir() and self.checkpoints.best() != best:
             self.checkpoints.mark_best(progress.best_step)
-        if best.is_dir() and published_step(self.run) != progress.best_step:
-            about = {"step": progress.best_step, self.run.eval.select: progress.best}
+        weights = digest_of(best, "model.safetensors") if best.is_dir() else None
+        if weights is not None and published_digest(self.run) != weights:
+            about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": weights}
             publish(self.run, model, best / "model.safetensors", self.dataset, about)
 
     def _begin(self) -> Path | None:

@@ -17,6 +17,13 @@ from rec.errors import ConfigError
 PROJECT = "kindling"
 
 
+class _MlFlow(MLflowTracker):
+    """MLflow takes no @ in the name of a metric."""
+
+    def log(self, values: dict[str, float], step: int | None = None, **more: object) -> None:
+        super().log({name.replace("@", "_at_"): value for name, value in values.items()}, step, **more)
+
+
 def start(run: Run, step: int, runs: Mapping[str, str]) -> list[GeneralTracker]:
     """Opens the run's trackers, or goes on with the tracker runs of an earlier start.
 
@@ -34,14 +41,14 @@ def start(run: Run, step: int, runs: Mapping[str, str]) -> list[GeneralTracker]:
             case "wandb":
                 tracker = WandBTracker(PROJECT, name=run.name, id=identity, resume="allow", dir=str(run.folder))
             case "mlflow":
-                tracker = MLflowTracker(PROJECT, run_name=run.name, run_id=runs.get("mlflow"))
+                tracker = _MlFlow(PROJECT, run_name=run.name, run_id=runs.get("mlflow"))
             case "trackio":
                 tracker = TrackioTracker(PROJECT, name=run.name, resume="allow")
         try:
             tracker.start()
         except ImportError:
             raise ConfigError(
-                f"train.trackers names {name}, which is not installed; run `pip install 'kindling[{name}]'`"
+                f"train.trackers names {name}, which is not installed; run `pip install -e '.[{name}]'` in the project"
             ) from None
         trackers.append(tracker)
     return trackers

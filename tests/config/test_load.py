@@ -44,7 +44,7 @@ def test_a_run_is_named_after_its_file_unless_it_has_a_name(write: Any):
 
 def test_values_become_the_types_of_their_fields(write: Any):
     text = MINIMAL + (
-        "optim:\n  lr: 3e-4\n  betas: [0.9, 1]\n  groups:\n    'tables.*': {lr: 1e-3, weight_decay: 0}\n"
+        "optim:\n  lr: 3e-4\n  betas: [0.9, 0]\n  groups:\n    'tables.*': {lr: 1e-3, weight_decay: 0}\n"
         "train: {steps: 40_000, precision: bf16, trackers: []}\neval: {metrics: [mrr@5]}\n"
     )
     run = load(write(text), [
@@ -52,7 +52,7 @@ def test_values_become_the_types_of_their_fields(write: Any):
         "model.backbone.config.tie=true", "model.backbone.config.kind_of=new", "model.freeze=['backbone.*']",
     ])  # fmt: skip
     assert run.optim.lr == 3e-4
-    assert run.optim.betas == (0.9, 1.0)
+    assert run.optim.betas == (0.9, 0.0)
     assert run.optim.groups == {"tables.*": Group(lr=1e-3, weight_decay=0.0)}
     assert (run.train.steps, run.train.precision, run.train.trackers) == (40_000, "bf16", ())
     assert run.eval.metrics == ("mrr@5",)
@@ -93,11 +93,18 @@ def test_values_become_the_types_of_their_fields(write: Any):
         ("=3", r"'=3' is not an override"),
         ("model.freeze=[a", r"the value of 'model\.freeze' line 1 is not YAML"),
         ("optim.lr=0", r"optim\.lr is 0\.0; choose a positive rate"),
-        ("optim.lr=.nan", r"optim\.lr is nan; choose a positive rate"),
+        ("optim.lr=.nan", r"optim\.lr is nan; write a finite number"),
         ("model.dropout=1", r"model\.dropout is 1\.0; choose from 0 up to, not including, 1"),
         ("model.dim=0", r"model\.dim is 0; choose a positive width"),
-        ("seed=-1", r"seed is -1; choose 0 or more"),
-        ("model.loss.cross_entropy=0", r"model\.loss has no positive term; set one of cross_entropy, sampled_softmax"),
+        ("seed=-1", r"seed is -1; choose a whole number from 0"),
+        (
+            "model.loss.cross_entropy=0",
+            r"model\.loss has no term that trains the backbone; set one of cross_entropy, sampled",
+        ),
+        ("optim.betas=[0.9, 1]", r"optim\.betas is \(0\.9, 1\.0\); choose both from 0 to below 1"),
+        ("optim.lr=.inf", r"optim\.lr is inf; write a finite number"),
+        ("name=../elsewhere", r"name is '\.\./elsewhere'; choose one word for a folder"),
+        ("name=''", r"name is ''; choose one word for a folder"),
         ("model.loss.l2=-1", r"model\.loss\.l2 is -1\.0; choose 0 or more"),
         ("model.loss.gbce=1", r"data\.negatives is 0; set data\.negatives"),
         ("data.global_batch=10", r"data\.global_batch \(10\) must be a multiple of data\.micro_batch \(32\)"),
@@ -140,7 +147,7 @@ positive = st.floats(1e-12, 1e12)
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 runs = st.builds(
     Run,
-    name=words,
+    name=words.filter(lambda word: "/" not in word and word.strip(".")),
     dataset=words.map(Path),
     model=st.builds(
         SoftToken,
@@ -152,7 +159,7 @@ runs = st.builds(
     ),
     data=st.builds(Data, global_batch=st.integers(1, 9).map(lambda n: n * 32)),
     optim=st.builds(
-        Optim, lr=positive, eps=positive, betas=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+        Optim, lr=positive, eps=positive, betas=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
         groups=st.dictionaries(words, st.builds(Group, lr=st.none() | positive)),
     ),
     train=st.builds(Train, steps=st.integers(1, 10**12), precision=st.sampled_from(["fp32", "bf16", "fp16"])),
@@ -170,3 +177,12 @@ def test_a_dumped_run_is_loaded_back(tmp_path: Path):
     run = Run(name="n", dataset=Path("d"), model=SoftToken(freeze=("a*",)), optim=Optim(groups={"x": Group(lr=1e-05)}))
     (tmp_path / "other.yaml").write_text(dump(run))
     assert load(tmp_path / "other.yaml") == run
+
+
+def test_a_key_given_twice_is_refused(write):
+    with pytest.raises(ConfigError, match=r"line 3 is not YAML: 'optim' is given twice"):
+        load(write("dataset: d\noptim: {lr: 1}\noptim: {clip: 1}\n"))
+
+
+def test_a_whole_number_may_be_written_with_an_exponent(write):
+    assert load(write(MINIMAL), ["train.steps=1e3"]).train.steps == 1000

@@ -257,6 +257,20 @@ class TestFeed:
             # the input of a window that only predicts its first item is no window's input
             assert {one.items for one in steps} == {items}
 
+    def test_a_window_that_comes_again_draws_other_numbers(self, mixed: Dataset, feeds: Any):
+        feed = feeds(mixed, negatives=6)
+        drawn: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+        keys_of: dict[tuple[int, ...], set[int]] = {}
+        for step in range(12):
+            for batch in feed.step(step).batches:
+                for row, items in enumerate(batch.items_BT.tolist()):
+                    window = (int(batch.user_B[row]), *(item for item in items if item))
+                    drawn.setdefault(window, set()).add(tuple(batch.negatives_BK[row].tolist()))
+                    keys_of.setdefault(window, set()).add(int(batch.key_B[row]))
+        often = max(keys_of, key=lambda window: len(keys_of[window]))
+        assert len(keys_of[often]) > 3
+        assert len(drawn[often]) > 3
+
     def test_any_number_of_ranks_and_any_micro_batch_see_the_same_windows(self, mixed: Dataset, feeds: Any):
         for step in (0, 2, 7):
             expected = _rows(feeds(mixed, micro_batch=12).step(step).batches)

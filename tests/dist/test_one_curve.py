@@ -101,3 +101,11 @@ def test_a_run_that_moves_between_numbers_of_ranks_stays_on_its_curve(
         share = dataclasses.replace(moving.data, micro_batch=GLOBAL_BATCH // world)
         assert _execute(dataclasses.replace(moving, data=share), world) == code
     _assert_same(_curve(moving), _curve(whole), worlds)
+
+
+def test_a_stop_asked_of_one_rank_stops_all_at_the_same_step(mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = _run(mixed, tmp_path, "gpt2", 6)
+    calls = count()
+    monkeypatch.setattr(Stop, "asked", property(lambda self: from_environment().rank == 1 and next(calls) >= 2))
+    assert _execute(run, 2) == STOPPED
+    assert max(path.name for path in (run.folder / "checkpoints").glob("step-*")) == "step-00000003"

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from rec.config.tree import Backbone, LossWeights, SoftToken
+from rec.data import batch as batches
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
 from rec.models import build
 from tests.contract import RecommenderContract
-from tests.small import EVERYTHING, batch_of, make, padded, queries, rows_of, soft_token
+from tests.small import EVERYTHING, SHAPES, batch_of, make, padded, queries, rows_of, soft_token
 
 FAMILIES = ("gpt2", "qwen2", "qwen3")
 
@@ -154,8 +155,8 @@ def test_user_dropout_hides_its_share_of_users(mixed: Dataset):
     model.heads.user_in.register_forward_hook(lambda module, given, result: seen.append(given[0]))
     for step in range(60):
         model(batch_of(mixed, step=step, size=16))
-    zero = (torch.cat(seen).abs().sum(1) == 0).float().mean().item()
-    assert abs(zero - 0.3) < 4 * math.sqrt(0.3 * 0.7 / (60 * 16))
+    hidden = (torch.cat(seen) == model.tables.stranger).all(1).float().mean().item()
+    assert abs(hidden - 0.3) < 4 * math.sqrt(0.3 * 0.7 / (60 * 16))
 
 
 def test_a_hidden_user_gives_the_loss_of_a_stranger(mixed: Dataset):
@@ -224,3 +225,33 @@ def test_gradient_checkpointing_changes_no_gradient_even_with_dropout(mixed: Dat
     assert results[0].keys() == results[1].keys()
     for name, gradient in results[0].items():
         torch.testing.assert_close(gradient, results[1][name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_scores_are_fp32_under_mixed_precision(mixed: Dataset):
+    """Ties count against the model, and bf16 has only 256 numbers between a power of two and the next."""
+    model = make(soft_token("gpt2"), users=3, items=20_000).eval()
+    query = batches.Queries(torch.tensor([1]), torch.tensor([[5, 9]]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = model(query)
+    assert scores.dtype == torch.float32
+    assert len(scores.unique()) > 19_000
+
+
+def test_users_of_whom_nothing_is_learnt_are_strangers(mixed: Dataset):
+    for predict_first in (False, True):
+        model = make(soft_token("gpt2", predict_first=predict_first), users=mixed.users, items=mixed.items)
+        model.start(mixed)
+        learnt = {user for user in range(1, mixed.users + 1) if len(mixed.train_items(user)) > (not predict_first)}
+        zero = (model.tables.user.weight == 0).all(1)
+        assert {int(row) + 1 for row in torch.nonzero(~zero)} == learnt
+        assert zero.any()
+
+
+def test_a_stranger_gives_finite_gradients_in_a_deep_backbone_without_biases(mixed: Dataset):
+    """A token of zeros would stay zero in every layer, where RMSNorm multiplies gradients by 1 / sqrt(eps)."""
+    deep = Backbone(architecture="llama", config={**SHAPES["llama"], "num_hidden_layers": 24, "initializer_range": 0.2})
+    model = make(SoftToken(backbone=deep, dim=16), mixed.users, mixed.items)
+    batch = batch_of(mixed, size=8)
+    model(batch._replace(user_B=batch.user_B * 0)).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name

@@ -11,10 +11,13 @@ def _tables(users: int = 4, items: int = 9, dim: int = 6) -> Tables:
     return Tables(users, items, dim, 0.02)
 
 
-def test_nobody_and_newcomers_are_zero_and_get_no_gradient():
+def test_nobody_newcomers_and_the_unlearnt_are_the_constant_stranger_without_gradient():
     tables = _tables()
-    vectors = tables.users(torch.tensor([0, 1, 4, 5, 1000]))
-    assert not vectors[[0, 3, 4]].any()
+    with torch.no_grad():
+        tables.user.weight[1] = 0
+    vectors = tables.users(torch.tensor([0, 1, 4, 5, 1000, 2]))
+    assert (vectors[[0, 3, 4, 5]] == tables.stranger).all()
+    assert tables.stranger > 0
     assert torch.equal(vectors[1], tables.user.weight[0])
     assert torch.equal(vectors[2], tables.user.weight[3])
     vectors.sum().backward()

@@ -93,7 +93,7 @@ class TestTrackers:
             pytest.skip(f"{name} is installed")
         Engine("fp32", Ranks())
         run = a_run(mixed, tmp_path, soft_token(), train=Train(trackers=(name,)))
-        with pytest.raises(ConfigError, match=rf"names {name}, which is not installed; run `pip install 'kindling\["):
+        with pytest.raises(ConfigError, match=rf"names {name}, which is not installed; run `pip install -e '\.\["):
             trackers.start(run, 0, {})
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,34 @@ def test_committing_a_step_again_replaces_it(checkpoints: Checkpoints):
     folder = checkpoints.commit(30, lambda folder: (folder / "other").write_text("x") and None, best=False)
     assert sorted(path.name for path in folder.iterdir()) == [MARKER, "other"]
     assert damage(folder) is None
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_a_process_that_dies_while_it_replaces_the_only_checkpoint_loses_nothing(
+    tmp_path: Path, renamed: int, monkeypatch: pytest.MonkeyPatch
+):
+    """After each of the renamings of a second commit of one step."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    folder = checkpoints.commit(30, _fill, best=True)
+    left = [renamed]
+    original = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if not left[0]:
+            raise _Killed
+        left[0] -= 1
+        return original(self, target)
+
+    with monkeypatch.context() as patch, suppress(_Killed):
+        patch.setattr(Path, "rename", rename)
+        checkpoints.commit(30, _fill, best=True)
+    assert checkpoints.newest(pytest.fail) == folder
+    assert checkpoints.commit(30, _fill, best=True) == folder
+    assert [path.name for path in checkpoints.root.glob("step-*")] == ["step-00000030"]
+
+
+class _Killed(BaseException):
+    pass
 
 
 def test_a_different_identity_is_refused_with_both_values(tmp_path: Path):
