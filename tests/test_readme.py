@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,3 +53,9 @@ def test_every_link_leads_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tables_of_results_are_those_of_the_measured_files() -> None:
+    script = ROOT / "benchmarks/results.py"
+    ended = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout
