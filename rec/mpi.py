@@ -9,7 +9,7 @@ SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where Open MPI, MPICH, Intel MPI, Slurm's pmi2 and MVAPICH say how many processes they have started."""
 
 
-def variables() -> dict[str, str]:
+def torchrun_variables() -> dict[str, str]:
     """What torchrun would have put into the environment of this process; empty for a process that is alone.
 
     Raises:

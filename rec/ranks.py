@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from rec import mpi
 from rec.errors import UserError
+from rec.mpi import torchrun_variables
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ def from_environment() -> Ranks:
         ConfigError: if several processes were started in a way that leaves each of them alone.
     """
     if "RANK" not in os.environ:
-        os.environ |= mpi.variables()
+        os.environ |= torchrun_variables()
     return Ranks(
         rank=int(os.environ.get("RANK", 0)),
         world=int(os.environ.get("WORLD_SIZE", 1)),
