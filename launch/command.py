@@ -23,6 +23,8 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
         try:
             return main()
         except UserError as error:
+            if error.told:
+                return WRONG_INPUT
             say = str(error)
         except OSError as error:
             if error.errno not in PLACES:

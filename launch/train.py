@@ -48,6 +48,7 @@ def execute(run: "Run") -> int:
     from rec.train.stop import Stop
 
     ranks = world.from_environment()
+    world.join(ranks, run.train.hang_after)
     dataset = Dataset.open(run.dataset)
     check(run, dataset)
     feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)

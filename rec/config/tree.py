@@ -219,9 +219,11 @@ class Train:
     """Where measurements go besides metrics.jsonl, which is always written."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on from the newest checkpoint of the run folder; never refuses a folder that has one."""
+    hang_after: float = 600
+    """Seconds that one rank may keep the others waiting before the run ends with an error."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "keep", "log_every"):
+        for name in ("steps", "save_every", "keep", "log_every", "hang_after"):
             require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}; choose a positive number")
 
 
