@@ -50,9 +50,8 @@ def train(
             losses.append(loss)
         sums, stopping = over_ranks(engine, losses, stop.asked)
         require_finite(engine, feed, data.batches, losses, sums, progress.step)
-        norm = engine.clip(run.optim.clip)
-        require_finite_norm(engine, norm, progress.step)
-        engine.update()
+        norm = engine.update(run.optim.clip)
+        require_finite_norm(norm, progress.step)
         progress.step += 1
         report.advance(data.items)
 
@@ -116,9 +115,9 @@ def require_finite(
     )
 
 
-def require_finite_norm(engine: Engine, norm: float, step: int) -> None:
-    """Raises NotFinite on every rank, before the step is taken, if a finite loss has a gradient that is not finite."""
-    if not math.isfinite(norm) and not engine.skips_overflow:
+def require_finite_norm(norm: float, step: int) -> None:
+    """Raises NotFinite on every rank if a finite loss has a gradient that is not finite."""
+    if not math.isfinite(norm):
         raise NotFinite(
             f"the gradient norm of step {step + 1} is {norm}, though its loss is finite; nothing of this step was "
             "saved: lower optim.lr, or start again from the newest checkpoint"
