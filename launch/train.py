@@ -5,68 +5,112 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.command import DONE, FAILED, STOPPED, command
+from launch.command import DONE, FAILED, STOPPED, code_of, command
+from launch.strategy import NAMES
 
 if TYPE_CHECKING:
     from rec.config.tree import Run
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.models.base import Recommender
+    from rec.train.status import Status
+    from rec.train.stop import Stop
+    from rec.train.strategies.engine import Engine
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kindling train", description="Train a run, or go on with it.")
     parser.add_argument("config", type=Path, help="YAML file of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
-    return parser.parse_args()
+    parser.add_argument(
+        "--strategy",
+        help=f"{', '.join(NAMES)}, or a DeepSpeed JSON file; without it, what `accelerate launch` asks for, else ddp",
+    )
+    return parser.parse_intermixed_args()
 
 
 @command
 def main() -> int:
     """Trains from where the run folder stands; the same command typed again goes on."""
-    given = arguments()
-    from rec.config.load import load
+    from rec.train.stop import Stop
 
-    return execute(load(given.config, given.overrides))
+    with Stop() as stop:
+        given = arguments()
+        from rec.config.load import load
+
+        return execute(load(given.config, given.overrides), given.strategy, stop)
 
 
-def execute(run: "Run") -> int:
-    """A run, whole. Whatever can be wrong with it is checked before memory is spent on the model."""
+def execute(run: "Run", strategy: str | None = None, stop: "Stop | None" = None) -> int:
+    """A run from its start to its last word in RUN/status.json; its exit code.
+
+    `strategy` is what the command line says.
+
+    Signals are heard from the construction of `stop` on; without one, from here on.
+    """
+    from launch.strategy import asked
+    from rec import ranks as world
+    from rec.train.nonfinite import NotFinite
+    from rec.train.status import Status
+    from rec.train.stop import Stop
+    from rec.train.strategies import build
+
+    if stop is None:
+        with Stop() as stop:
+            return execute(run, strategy, stop)
+    ranks = world.from_environment()
+    status = Status(run.folder, steps=run.train.steps, first=ranks.first)
+    stop.watch(status, grace=run.train.grace, restarted=world.restarts() > 0)
+    try:
+        world.join(ranks, run.train.hang_after)
+        engine = ranks.together(lambda: build(asked(strategy, ranks, run), run, ranks))
+        finished = work(run, engine, stop, status)
+    except NotFinite as error:
+        status.end("failed", FAILED)
+        print(f"kindling train: {error}", file=sys.stderr)
+        return FAILED
+    except BaseException as error:
+        status.end("failed", code_of(error))
+        raise
+    code = DONE if finished else STOPPED
+    status.end("done" if finished else "stopped", code)
+    ranks.gather(None)  # a launcher ends the others as soon as the first has left with another code than 0
+    world.leave()
+    return code
+
+
+def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status") -> bool:
+    """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     import torch
 
-    from rec import ranks as world
-    from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
     from rec.models import build
     from rec.report import Report
     from rec.train import trackers
-    from rec.train.engine import Engine
     from rec.train.keeper import Keeper
-    from rec.train.loop import NotFinite, train
-    from rec.train.optim import build_optimizer
-    from rec.train.stop import Stop
+    from rec.train.loop import train
 
-    ranks = world.from_environment()
-    world.join(ranks, run.train.hang_after)
-    dataset = Dataset.open(run.dataset)
-    check(run, dataset)
+    ranks = engine.ranks
+    dataset = ranks.together(lambda: opened(run))
     feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
-    engine = Engine(run.train.precision, ranks)
-    keeper = Keeper(run, dataset, ranks)
-    stop = Stop(run.folder)
+    keeper = Keeper(run, dataset, ranks, status)
+    status.running()  # the folder is there now
 
     torch.manual_seed(run.seed)
     model = build(run.model, users=dataset.users, items=dataset.items)
     model.require_room(run.data.max_items)
     if keeper.newest is None:
         model.start(dataset)
-    engine.prepare(model, build_optimizer(model, run.optim))
+    engine.prepare(model, run.optim)
     progress = keeper.restore(engine)
+    status.running(progress.step)
 
-    outside = trackers.start(run, progress.step, progress.trackers) if ranks.first else []
+    outside = trackers.start(run, progress.step + 1, progress.trackers) if ranks.first else []
     progress.trackers = trackers.identifiers(outside)
-    report = Report(run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, trackers=outside)
+    report = Report(
+        run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, owed=progress.owed, trackers=outside
+    )
     report.say(describe(run, model, feed, progress.step))
     try:
         finished = train(
@@ -74,40 +118,47 @@ def execute(run: "Run") -> int:
             engine,
             feed,
             validate=lambda: validation(
-                engine.model, dataset, config=run.eval, max_items=run.data.max_items, ranks=ranks, device=engine.device
+                engine.model,
+                dataset,
+                config=run.eval,
+                max_items=run.data.max_items,
+                ranks=ranks,
+                device=engine.device,
+                asked=lambda: stop.asked or keeper.failed,
             ),
-            save=lambda best: keeper.save(engine, progress, best=best),
+            keeper=keeper,
             report=report,
             stop=stop,
             progress=progress,
         )
-    except NotFinite as error:
-        print(f"kindling train: {error}", file=sys.stderr)
-        return FAILED
     finally:
-        feed.close()
-        report.close()
-        stop.close()
+        try:
+            keeper.wait()  # what is under way gets to the disk, whatever ended the training
+        finally:
+            feed.close()
+            report.close()
     best = "not evaluated"
     if progress.best is not None:
         best = f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}"
     how = "done" if finished else "stopped and saved; the same command goes on"
     report.say(f"{how}: step {progress.step}, {best}; the run is in {run.folder}")
-    world.leave()
-    return DONE if finished else STOPPED
+    return finished
 
 
-def check(run: "Run", dataset: "Dataset") -> None:
-    """Raises what would otherwise stop the run at its first evaluation."""
+def opened(run: "Run") -> "Dataset":
+    """The run's dataset. Raises what would otherwise stop the run at its first evaluation."""
+    from rec.data.dataset import Dataset
     from rec.errors import DatasetError
     from rec.eval.metrics import parse_all
 
+    dataset = Dataset.open(run.dataset)
     parse_all((run.eval.select, *run.eval.metrics))
     if not len(dataset.queries("valid")):
         raise DatasetError(
             f"{dataset.root} has no targets in the split 'valid', which chooses the best checkpoint; "
             "prepare it with another --split or --split-at"
         )
+    return dataset
 
 
 def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:

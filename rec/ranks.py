@@ -131,6 +131,11 @@ def from_environment() -> Ranks:
     )
 
 
+def restarts() -> int:
+    """How often torchrun, or `accelerate launch`, has started the processes of this job anew after one had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
 def device_of(ranks: Ranks) -> torch.device:
     """The accelerator of this rank, where the machine has any."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -154,7 +159,7 @@ def join(ranks: Ranks, seconds: float) -> None:
         backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
     store, rank, world = next(rendezvous("env://", timeout=limit))
     # An agent that restarts its workers gives them the store of the dead ones, with their addresses in it.
-    attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    attempt = f"attempt-{restarts()}"
     store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
 

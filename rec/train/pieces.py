@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -75,8 +75,15 @@ def file_of(rank: int, world: int) -> str:
 
 
 def write(path: Path, part: Part, random: dict[str, Any]) -> None:
-    """Writes a rank's part. May raise OSError or SafetensorError, which is how a full disk looks."""
-    save_file(part.tensors, path, metadata={"pieces": json.dumps(part.places), "random": json.dumps(random)})
+    """Writes a rank's part.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    try:
+        save_file(part.tensors, path, metadata={"pieces": json.dumps(part.places), "random": json.dumps(random)})
+    except SafetensorError as error:  # how a full disk looks through safetensors
+        raise OSError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,17 @@ class Engine(ABC):
         """What this rank holds of parameters, buffers and moments; the same keys in the same order each time."""
 
     def restore(self, parts: Parts) -> None:
-        """Takes parameters, buffers and moments from a checkpoint.
+        """Takes parameters, buffers and moments from a checkpoint; `settle` has to follow on all ranks together.
 
         Raises:
             CheckpointError: if one of them is not there.
         """
         for piece in self.pieces():
             parts.fill(piece)
+
+    def settle(self) -> None:
+        """Makes everything that is derived from the pieces follow them."""
+        return
 
     def scaler(self) -> dict[str, Any]:
         """The state of the loss scaler; empty where there is none."""

@@ -114,7 +114,7 @@ class Zero(Engine):
         return Piece(key, shape, min(start, numel), values.detach()[:real], (0, real))
 
     def restore(self, parts: Parts) -> None:
-        """As every engine; the parameters follow their masters.
+        """As every engine.
 
         Raises:
             CheckpointError: also if parameters whose moments ZeRO keeps together were not updated equally often.
@@ -129,6 +129,9 @@ class Zero(Engine):
         if self.stage == 3:
             self.zero._partition_all_parameters()
         super().restore(parts)
+
+    def settle(self) -> None:
+        """The parameters follow their masters."""
         if self.stage < 3:
             self.zero.update_lp_params()
             return
