@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,11 +83,8 @@ def execute(run: "Run", strategy: str | None = None, stop: "Stop | None" = None)
 
 def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status") -> bool:
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
-    import torch
-
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
-    from rec.models import build
     from rec.report import Report
     from rec.train import trackers
     from rec.train.keeper import Keeper
@@ -93,31 +92,27 @@ def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status") -> bool:
 
     ranks = engine.ranks
     dataset = ranks.together(lambda: opened(run))
-    feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
-    keeper = Keeper(run, dataset, ranks, status)
-    status.running()  # the folder is there now
-
-    torch.manual_seed(run.seed)
-    model = build(run.model, users=dataset.users, items=dataset.items)
-    model.require_room(run.data.max_items)
-    if keeper.newest is None:
-        model.start(dataset)
-    engine.prepare(model, run.optim)
-    progress = keeper.restore(engine)
-    status.running(progress.step)
-
-    outside = trackers.start(run, progress.step + 1, progress.trackers) if ranks.first else []
-    progress.trackers = trackers.identifiers(outside)
-    report = Report(
-        run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, owed=progress.owed, trackers=outside
+    feed = ranks.together(
+        lambda: Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     )
-    report.say(describe(run, model, feed, progress.step))
-    try:
-        finished = train(
-            run,
-            engine,
-            feed,
-            validate=lambda: validation(
+    with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
+        model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
+        arithmetic = describe(run, model, feed)
+        engine.prepare(model, run.optim)
+        progress = keeper.restore(engine)
+        status.running(progress.step)
+
+        outside = trackers.start(run, progress.step + 1, progress.trackers) if ranks.first else []
+        progress.trackers = trackers.identifiers(outside)
+        report = Report(
+            run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, owed=progress.owed, trackers=outside
+        )
+        with closing(report):
+            report.say(arithmetic)
+            if progress.step:
+                report.say(f"going on from step {progress.step:,}")
+            validate = partial(
+                validation,
                 engine.model,
                 dataset,
                 config=run.eval,
@@ -125,24 +120,28 @@ def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status") -> bool:
                 ranks=ranks,
                 device=engine.device,
                 asked=lambda: stop.asked or keeper.failed,
-            ),
-            keeper=keeper,
-            report=report,
-            stop=stop,
-            progress=progress,
-        )
-    finally:
-        try:
-            keeper.wait()  # what is under way gets to the disk, whatever ended the training
-        finally:
-            feed.close()
-            report.close()
+            )
+            finished = train(run, engine, feed, validate, keeper, report, stop, progress)
     best = "not evaluated"
     if progress.best is not None:
         best = f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}"
     how = "done" if finished else "stopped and saved; the same command goes on"
     report.say(f"{how}: step {progress.step}, {best}; the run is in {run.folder}")
     return finished
+
+
+def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
+    """The run's model; as it starts, unless a checkpoint follows."""
+    import torch
+
+    from rec.models import build
+
+    torch.manual_seed(run.seed)
+    model = build(run.model, users=dataset.users, items=dataset.items, weights=fresh)
+    model.require_room(run.data.max_items)
+    if fresh:
+        model.start(dataset)
+    return model
 
 
 def opened(run: "Run") -> "Dataset":
@@ -161,7 +160,7 @@ def opened(run: "Run") -> "Dataset":
     return dataset
 
 
-def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:
+def describe(run: "Run", model: "Recommender", feed: "Feed") -> str:
     """The arithmetic of a run, before its first step."""
     everything = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -174,7 +173,7 @@ def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:
         f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes; "
         f"{run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
     ]
-    return "\n".join(lines + [f"going on from step {start:,}"] * (start > 0))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

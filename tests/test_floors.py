@@ -33,14 +33,15 @@ MAY_IMPORT = {
 """Floor -> the floors below it. A model cannot ask which rank it is on; a block of `rec.nn` knows no dataset."""
 
 DOORS = {
-    "accelerate": ("rec/train/engine.py", "rec/train/trackers.py"),
+    "accelerate": ("rec/train/trackers.py",),
+    "deepspeed": ("rec/train/strategies/zero.py",),
     "torch.distributed": ("rec/ranks.py",),
     "mpi4py": ("rec/mpi.py",),
     "transformers": ("rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),
     "datasets": ("rec/data/raw*",),
     "yaml": ("rec/config/load.py",),
-    "safetensors": ("rec/train/keeper.py", "rec/train/checkpoint.py", "rec/models/saved.py"),
+    "safetensors": ("rec/train/pieces.py", "rec/models/saved.py"),
     "tqdm": ("rec/report.py", "rec/data/progress.py", "launch/*"),
 }
 """Package -> the only files that may import it."""

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
 import torch
 
@@ -59,9 +59,22 @@ class Keeper:
         self.checkpoints = Checkpoints(
             run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every
         )
+        self.held: IO[str] | None = None
         self.newest = ranks.first_only(self._begin)
+        status.running()  # the folder is there now
         self.aside = beside(ranks, run.train.hang_after)
         self.background = Background()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Whatever has ended the training: what is under way gets to the disk, then others may have the folder."""
+        try:
+            self.wait()
+        finally:
+            if self.held is not None:
+                self.held.close()
 
     def restore(self, engine: Engine) -> Progress:
         """Puts the newest checkpoint into the engine; a fresh start where there is none."""
