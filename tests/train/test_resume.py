@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rec.config.tree import Data, Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
 from tests.small import EVERYTHING, soft_token
-from tests.train.runs import PulledPlug, make_run, measured, pull_the_plug_in_step, start
+from tests.train.runs import PulledPlug, lines, make_run, measured, pull_the_plug_in_step, start, train
 
 
 @pytest.mark.parametrize("plugs", [(5, 7), (2, 8), (4, 5)])
@@ -70,3 +71,22 @@ def test_a_kill_between_a_commit_and_what_follows_it_is_made_good_when_the_run_g
     assert start(run) == DONE
     assert json.loads((run.folder / "model/model.json").read_text()) == published
     assert (run.folder / "checkpoints/best").read_text() == best
+
+
+def test_tensorboard_has_each_point_of_a_resumed_run_once(
+    mixed: Dataset, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = make_run(mixed, tmp_path, train=train(trackers=("tensorboard",)))
+    with monkeypatch.context() as patch:
+        pull_the_plug_in_step(patch, 6)
+        with pytest.raises(PulledPlug):
+            start(run)
+    time.sleep(1.1)  # its files are named, and read in order, by the second
+    assert start(run) == DONE
+    events = EventAccumulator(str(next(run.folder.rglob("events.*")).parent))
+    events.Reload()
+    for name in ("train/loss", "valid/ndcg@10"):
+        points = [(event.step, event.value) for event in events.Scalars(name)]
+        assert points == [(line["step"], pytest.approx(line[name])) for line in lines(whole) if name in line]

@@ -1,18 +1,23 @@
 """RUN/status.json at the start, at each save and at every end of a run."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launch.command import DONE, FAILED, STOPPED, WRONG_INPUT
-from rec.config.tree import Run
+from launch.train import execute
+from rec.config.tree import Data, Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
+from rec.ranks import Ranks
 from rec.train.engine import Engine
 from rec.train.keeper import Keeper
 from rec.train.status import Status
+from rec.train.stop import Stop
+from tests.ranks import run_ranks
 from tests.train.runs import make_run, pull_the_plug_in_step, spoil, start, status, train
 
 
@@ -48,7 +53,7 @@ def test_a_run_says_at_each_moment_how_much_of_it_is_saved(
 
 def test_stopped(mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = make_run(mixed, tmp_path)
-    monkeypatch.setattr("rec.train.stop.Stop.asked", True)
+    monkeypatch.setattr(Stop, "asked", True)
     assert start(run) == STOPPED
     assert told(run) == ("stopped", 1, STOPPED)
 
@@ -130,3 +135,24 @@ def test_a_disk_that_refuses_is_reported_and_ends_nothing(
 def test_a_file_that_is_no_status_is_replaced(tmp_path: Path, content: str):
     (tmp_path / "status.json").write_text(content)
     assert Status(tmp_path, steps=3, first=True).step == 0
+
+
+def test_no_rank_leaves_before_the_last_word_is_written(
+    mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A launcher ends the other processes as soon as one has left with a code other than 0."""
+    run = make_run(mixed, tmp_path, data=Data(global_batch=12, micro_batch=2, max_items=6, negatives=5))
+    original = Status.end
+
+    def end(self: Status, *arguments: Any) -> None:
+        time.sleep(0.5 * self.first)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Status, "end", end)
+    monkeypatch.setattr(Stop, "asked", True)
+
+    def act(ranks: Ranks) -> float:
+        assert execute(run) == STOPPED
+        return time.time()
+
+    assert run_ranks(act, 2)[1] > status(run)["time"]
