@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from rec.errors import UserError
-from rec.mpi import torchrun_variables
+from rec.rendezvous import attempt, torchrun_variables
 
 T = TypeVar("T")
 
@@ -158,9 +158,7 @@ def join(ranks: Ranks, seconds: float) -> None:
         torch.accelerator.set_device_index(device)
         backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
     store, rank, world = next(rendezvous("env://", timeout=limit))
-    # An agent that restarts its workers gives them the store of the dead ones, with their addresses in it.
-    attempt = f"attempt-{restarts()}"
-    store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(attempt(store, rank, world, seconds), store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
 
 

@@ -16,8 +16,8 @@ GROUND = ("rec.config", "rec.ranks", "rec.report", "rec.errors", "rec.files")
 MAY_IMPORT = {
     "rec.errors": (),
     "rec.config": ("rec.errors",),
-    "rec.mpi": ("rec.errors",),
-    "rec.ranks": ("rec.errors", "rec.mpi"),
+    "rec.rendezvous": ("rec.errors",),
+    "rec.ranks": ("rec.errors", "rec.rendezvous"),
     "rec.report": ("rec.errors", "rec.files"),
     "rec.files": (),
     "rec.data": GROUND,
@@ -36,7 +36,7 @@ DOORS = {
     "accelerate": ("rec/train/trackers.py",),
     "deepspeed": ("rec/train/strategies/zero.py",),
     "torch.distributed": ("rec/ranks.py",),
-    "mpi4py": ("rec/mpi.py",),
+    "mpi4py": ("rec/rendezvous.py",),
     "transformers": ("rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),
     "datasets": ("rec/data/raw*",),
@@ -102,7 +102,7 @@ def test_every_package_that_is_imported_has_doors_or_is_of_the_house():
 def test_the_environment_is_read_by_those_who_ask_for_the_launcher():
     reads = re.compile(r"\bos\.(environ|getenv|putenv)|from os import .*environ")
     readers = {_name(path) for path in SOURCES if reads.search(path.read_text(encoding="utf-8"))}
-    assert all(file in ("rec/mpi.py", "rec/ranks.py") or file.startswith("launch/") for file in readers), readers
+    assert all(file in ("rec/rendezvous.py", "rec/ranks.py") or file.startswith("launch/") for file in readers), readers
 
 
 def test_data_is_numpy_and_becomes_tensors_in_batches_and_views_only():

@@ -1,7 +1,10 @@
-"""How ranks that an MPI launcher has started (mpirun, `srun --mpi=...`) find each other. The only door to mpi4py."""
+"""How processes that were started together find each other, before they are a group. The only door to mpi4py."""
 
 import os
 import socket
+import time
+from typing import Protocol
+from uuid import uuid4
 
 from rec.errors import ConfigError
 
@@ -34,7 +37,7 @@ def torchrun_variables() -> dict[str, str]:
         )
     here = everyone.Split_type(MPI.COMM_TYPE_SHARED)
     address, port = everyone.bcast(_meeting_place(alone=here.size == everyone.size) if everyone.rank == 0 else None)
-    return {
+    found = {
         "RANK": str(everyone.rank),
         "WORLD_SIZE": str(everyone.size),
         "LOCAL_RANK": str(here.rank),
@@ -42,6 +45,8 @@ def torchrun_variables() -> dict[str, str]:
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
     }
+    MPI.Finalize()  # at the end of the process it would wait for all ranks, those that hang too
+    return found
 
 
 def _processes() -> int:
@@ -67,3 +72,39 @@ def _meeting_place(*, alone: bool) -> tuple[str, int]:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return "127.0.0.1" if alone else socket.gethostname(), probe.getsockname()[1]
+
+
+class Store(Protocol):
+    """What all ranks read and write: the part of torch's store that is used here."""
+
+    def set(self, key: str, value: str) -> None: ...
+    def get(self, key: str) -> bytes: ...
+    def check(self, keys: list[str]) -> bool: ...
+
+
+def attempt(store: Store, rank: int, world: int, seconds: float) -> str:
+    """A word that the ranks of this attempt share, and no earlier attempt has had.
+
+    A launcher that restarts dead ranks gives the new ones the same store, with the addresses of the dead in it; nodes
+    do not count their restarts alike. So every rank greets with a word of its own, the first rank answers all
+    greetings, also those of the dead, and every living rank confirms the answer to its own.
+
+    Raises:
+        TimeoutError: on the first rank, if another has not come within `seconds`.
+    """
+    word = uuid4().hex
+    if rank > 0:
+        store.set(f"greeting/{rank}", word)
+        answer = store.get(f"answer/{word}").decode()
+        store.set(f"{answer}/{rank}", "confirmed")
+        return answer
+    deadline = time.monotonic() + seconds
+    missing = list(range(1, world))
+    while missing:
+        for other in missing:
+            store.set(f"answer/{store.get(f'greeting/{other}').decode()}", word)
+        missing = [other for other in missing if not store.check([f"{word}/{other}"])]
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"rank {missing[0]} has not come within {seconds:g} seconds")
+        time.sleep(0.01)
+    return word
