@@ -1,6 +1,7 @@
 """`kindling train CONFIG [key=value ...]`: train, or go on with, a run on any number of processes."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kindling train", description="Train a run, or go on with it.")
     parser.add_argument("config", type=Path, help="YAML file of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
+    parser.add_argument("--stage", type=Path, metavar="FOLDER", help="read the dataset from a copy on a disk of this node")
+    parser.add_argument("--print-folder", action="store_true", help="print the folder of the run, and do nothing else")
     return parser.parse_args()
 
 
@@ -27,14 +30,30 @@ def main() -> int:
     given = arguments()
     from rec.config.load import load
 
-    return execute(load(given.config, given.overrides))
+    run = load(given.config, given.overrides)
+    if given.print_folder:
+        print(run.folder)
+        return DONE
+    return for_the_launcher(execute(run, given.stage))
 
 
-def execute(run: "Run") -> int:
-    """A run, whole. Whatever can be wrong with it is checked before memory is spent on the model."""
+def for_the_launcher(code: int) -> int:
+    """The exit code as a launcher should see it: one that starts again what failed takes a stop for a failure.
+
+    To such a launcher a stop is a success; `RUN/status.json` tells them apart.
+    """
+    return DONE if code == STOPPED and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) else code
+
+
+def execute(run: "Run", stage: Path | None = None) -> int:
+    """A run, whole. Whatever can be wrong with it is checked before memory is spent on the model.
+
+    With `stage`, the dataset is read from a copy below that folder; in all records it is where the run says.
+    """
     import torch
 
     from rec import ranks as world
+    from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
@@ -48,7 +67,7 @@ def execute(run: "Run") -> int:
     from rec.train.stop import Stop
 
     ranks = world.from_environment()
-    dataset = Dataset.open(run.dataset)
+    dataset = Dataset.open(run.dataset if stage is None else staging.stage(run.dataset, stage))
     check(run, dataset)
     feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     engine = Engine(run.train.precision, ranks)
