@@ -5,7 +5,7 @@
 # module load cuda python
 
 if [[ -z ${VIRTUAL_ENV:-} && -f .venv/bin/activate ]]; then
-    # shellcheck disable=SC1091
+    # shellcheck source=/dev/null
     source .venv/bin/activate
 fi
 

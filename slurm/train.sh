@@ -38,11 +38,13 @@ before=$(cat "$run/status.json" 2>/dev/null || true)
 slurm/launch.sh "$run/logs" launch.train "$@" ${KINDLING_STAGE:+--stage "$KINDLING_STAGE"} &
 step=$!
 while kill -0 "$step" 2>/dev/null; do
-    [[ -z $asked ]] || touch "$run/STOP" # again and again: a run that is still starting takes old STOP files away
-    sleep 1 &
-    wait $! || true # ends at once when a signal comes
+    if [[ -z $asked ]]; then
+        wait "$step" || true # ends when the step does, or at once when a signal comes
+    else
+        touch "$run/STOP" # again and again: a run that is still starting takes old STOP files away
+        sleep 1
+    fi
 done
-wait "$step" || true
 rm -f "$run/STOP"
 
 [[ -f $run/status.json && $(cat "$run/status.json") != "$before" ]] || fail "training did not start; see $run/logs"
