@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.command import DONE, FAILED, STOPPED, command
+from launch.command import DONE, FAILED, STOPPED, code_of, command
 
 if TYPE_CHECKING:
     from rec.config.tree import Run
+    from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.models.base import Recommender
+    from rec.ranks import Ranks
+    from rec.train.status import Status
+    from rec.train.stop import Stop
 
 
 def arguments() -> argparse.Namespace:
@@ -27,33 +31,64 @@ def arguments() -> argparse.Namespace:
 @command
 def main() -> int:
     """Trains from where the run folder stands; the same command typed again goes on."""
-    given = arguments()
-    from rec.config.load import load
+    from rec.train.stop import Stop
 
-    run = load(given.config, given.overrides)
-    if given.print_folder:
-        print(run.folder)
-        return DONE
-    return for_the_launcher(execute(run, given.stage))
+    with Stop() as stop:
+        given = arguments()
+        from rec.config.load import load
+
+        run = load(given.config, given.overrides)
+        if given.print_folder:
+            print(run.folder)
+            return DONE
+        return for_the_launcher(execute(run, stop, stage=given.stage))
 
 
 def for_the_launcher(code: int) -> int:
     """The exit code as a launcher should see it: one that starts again what failed takes a stop for a failure.
 
-    To such a launcher a stop is a success; `RUN/status.json` tells them apart.
+    To such a launcher a stop is a success; RUN/status.json tells them apart.
     """
     return DONE if code == STOPPED and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) else code
 
 
-def execute(run: "Run", stage: Path | None = None) -> int:
-    """A run, whole. Whatever can be wrong with it is checked before memory is spent on the model.
+def execute(run: "Run", stop: "Stop | None" = None, *, stage: Path | None = None) -> int:
+    """A run from its start to its last word in RUN/status.json; its exit code.
 
-    With `stage`, the dataset is read from a copy below that folder; in all records it is where the run says.
+    Signals are heard from the construction of `stop` on; without one, from here on. With `stage`, the dataset is read
+    from a copy below that folder; in all records it is where the run says.
     """
+    from rec import ranks as world
+    from rec.train.nonfinite import NotFinite
+    from rec.train.status import Status
+    from rec.train.stop import Stop
+
+    if stop is None:
+        with Stop() as stop:
+            return execute(run, stop, stage=stage)
+    ranks = world.from_environment()
+    status = Status(run.folder, steps=run.train.steps, first=ranks.first)
+    stop.watch(status, grace=run.train.grace, restarted=world.restarts() > 0)
+    try:
+        finished = work(run, ranks, stop, status, stage)
+    except NotFinite as error:
+        status.end("failed", FAILED)
+        print(f"kindling train: {error}", file=sys.stderr)
+        return FAILED
+    except BaseException as error:
+        status.end("failed", code_of(error))
+        raise
+    code = DONE if finished else STOPPED
+    status.end("done" if finished else "stopped", code)
+    ranks.barrier()  # a launcher ends the others as soon as the first has left with another code than 0
+    world.leave()
+    return code
+
+
+def work(run: "Run", ranks: "Ranks", stop: "Stop", status: "Status", stage: Path | None) -> bool:
+    """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     import torch
 
-    from rec import ranks as world
-    from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
@@ -62,17 +97,15 @@ def execute(run: "Run", stage: Path | None = None) -> int:
     from rec.train import trackers
     from rec.train.engine import Engine
     from rec.train.keeper import Keeper
-    from rec.train.loop import NotFinite, train
+    from rec.train.loop import train
     from rec.train.optim import build_optimizer
-    from rec.train.stop import Stop
 
-    ranks = world.from_environment()
     dataset = Dataset.open(run.dataset if stage is None else staging.stage(run.dataset, stage))
     check(run, dataset)
     feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     engine = Engine(run.train.precision, ranks)
-    keeper = Keeper(run, dataset, ranks)
-    stop = Stop(run.folder)
+    keeper = Keeper(run, dataset, ranks, status)
+    status.running()  # the folder is there now
 
     torch.manual_seed(run.seed)
     model = build(run.model, users=dataset.users, items=dataset.items)
@@ -81,10 +114,13 @@ def execute(run: "Run", stage: Path | None = None) -> int:
         model.start(dataset)
     engine.prepare(model, build_optimizer(model, run.optim))
     progress = keeper.restore(engine)
+    status.running(progress.step)
 
-    outside = trackers.start(run, progress.step, progress.trackers) if ranks.first else []
+    outside = trackers.start(run, progress.step + 1, progress.trackers) if ranks.first else []
     progress.trackers = trackers.identifiers(outside)
-    report = Report(run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, trackers=outside)
+    report = Report(
+        run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, owed=progress.owed, trackers=outside
+    )
     report.say(describe(run, model, feed, progress.step))
     try:
         finished = train(
@@ -92,27 +128,28 @@ def execute(run: "Run", stage: Path | None = None) -> int:
             engine,
             feed,
             validate=lambda: validation(
-                engine.model, dataset, config=run.eval, max_items=run.data.max_items, ranks=ranks, device=engine.device
+                engine.model,
+                dataset,
+                config=run.eval,
+                max_items=run.data.max_items,
+                ranks=ranks,
+                device=engine.device,
+                asked=lambda: stop.asked,
             ),
-            save=lambda best: keeper.save(engine, progress, best=best),
+            keeper=keeper,
             report=report,
             stop=stop,
             progress=progress,
         )
-    except NotFinite as error:
-        print(f"kindling train: {error}", file=sys.stderr)
-        return FAILED
     finally:
         feed.close()
         report.close()
-        stop.close()
     best = "not evaluated"
     if progress.best is not None:
         best = f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}"
     how = "done" if finished else "stopped and saved; the same command goes on"
     report.say(f"{how}: step {progress.step}, {best}; the run is in {run.folder}")
-    world.leave()
-    return DONE if finished else STOPPED
+    return finished
 
 
 def check(run: "Run", dataset: "Dataset") -> None:

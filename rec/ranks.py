@@ -71,6 +71,11 @@ def from_environment() -> Ranks:
     )
 
 
+def restarts() -> int:
+    """How often torchrun, or `accelerate launch`, has started the processes of this job anew after one had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
 def join(ranks: Ranks) -> None:
     """Joins the group of processes that the launcher started, for work in which only small values are exchanged."""
     if ranks.world > 1 and not dist.is_initialized():

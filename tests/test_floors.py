@@ -12,12 +12,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for room in ("launch", "rec") for path in (REPOSITORY / room).rglob("*.py"))
 
-GROUND = ("rec.config", "rec.ranks", "rec.report", "rec.errors")
+GROUND = ("rec.config", "rec.ranks", "rec.report", "rec.errors", "rec.files")
 MAY_IMPORT = {
     "rec.errors": (),
     "rec.config": ("rec.errors",),
     "rec.ranks": ("rec.errors",),
-    "rec.report": ("rec.errors",),
+    "rec.report": ("rec.errors", "rec.files"),
+    "rec.files": (),
     "rec.data": GROUND,
     "rec.nn": GROUND,
     "rec.text": (*GROUND, "rec.data"),

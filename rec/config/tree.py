@@ -219,10 +219,17 @@ class Train:
     """Where measurements go besides metrics.jsonl, which is always written."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on from the newest checkpoint of the run folder; never refuses a folder that has one."""
+    grace: float = 100.0
+    """Seconds from a signal to the end, whatever the run is doing then."""
+    skip_limit: int = 10
+    """Steps in a row that are left out, since loss or gradient is not finite, before the run stops."""
+    rollbacks: int = 0
+    """Times that the run does not stop then, but takes back parameters of before and goes on with the data after."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "keep", "log_every"):
+        for name in ("steps", "save_every", "keep", "log_every", "grace", "skip_limit"):
             require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}; choose a positive number")
+        require(self.rollbacks >= 0, f"train.rollbacks is {self.rollbacks}; choose 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,11 +65,12 @@ class Checkpoints:
         self._prune()
         return folder
 
-    def newest(self, report: Callable[[str], None]) -> Path | None:
+    def newest(self, report: Callable[[str], None], *, before: int | None = None) -> Path | None:
         """The newest whole checkpoint; None where there is none at all.
 
         Args:
             report: told about every damaged checkpoint that is passed over.
+            before: only checkpoints of earlier steps than this count.
 
         Raises:
             CheckpointError: if there are checkpoints but each is damaged.
@@ -80,6 +81,8 @@ class Checkpoints:
             else:
                 aside.rename(aside.with_suffix(""))
         folders = sorted(self.root.glob("step-????????"), reverse=True)
+        if before is not None:
+            folders = [folder for folder in folders if int(folder.name.removeprefix("step-")) < before]
         for folder in folders:
             fault = damage(folder)
             if fault is None:

@@ -1,5 +1,6 @@
 """The only file that knows Accelerate: it places the model, runs backward across ranks, and checks the world."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -60,20 +61,19 @@ class Engine:
         """
         self.accelerator.backward(share * self.ranks.world)
 
-    def clip(self, limit: float) -> float:
-        """Scales the gathered gradients down to the norm `limit` (0: no limit); their norm before."""
-        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), limit or torch.inf)
-        return norm.item()
+    def update(self, limit: float) -> float:
+        """One optimizer step on the gathered gradients, scaled down to the norm `limit` (0: no limit).
 
-    @property
-    def skips_overflow(self) -> bool:
-        """Whether a step whose gradients are not finite is left out by itself, as the scaler of fp16 does."""
-        return self.accelerator.scaler is not None
-
-    def update(self) -> None:
-        """One optimizer step on the gathered gradients."""
-        self.optimizer.step()
+        Returns:
+            Their norm before. Where it is not finite, the step is left out: parameters and moments stay as they are.
+        """
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit or torch.inf))
+        if math.isfinite(norm):
+            self.optimizer.step()
+        elif self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # clipping has unscaled, and so told it of the overflow: the scale falls
         self.optimizer.zero_grad()
+        return norm
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The model's tensors, and the optimizer's under `NAME/moment`; by parameter name, whole, on this rank."""

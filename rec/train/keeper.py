@@ -21,7 +21,7 @@ from rec.ranks import Ranks
 from rec.train.checkpoint import Checkpoints, digest_of, require_same
 from rec.train.engine import Engine
 from rec.train.progress import Progress
-from rec.train.stop import stop_file
+from rec.train.status import Status
 
 FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
 """What may differ on resume among the groups that make a run's identity: it changes speed, not the curve."""
@@ -43,8 +43,8 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
 class Keeper:
     """Keeps one run: restores it, saves it, publishes its best model. The first rank writes."""
 
-    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks) -> None:
-        self.run, self.dataset, self.ranks = run, dataset, ranks
+    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, status: Status) -> None:
+        self.run, self.dataset, self.ranks, self.status = run, dataset, ranks, status
         self.identity = identity(run, dataset)
         self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep)
         self.newest = ranks.first_only(self._begin)
@@ -53,10 +53,22 @@ class Keeper:
         """Puts the newest checkpoint into the engine; a fresh start where there is none."""
         if self.newest is None:
             return Progress()
-        engine.restore(load_file(self.newest / "model.safetensors"), load_file(self.newest / "optimizer.safetensors"))
-        progress = Progress(**json.loads((self.newest / "state.json").read_text())["progress"])
+        progress = self._read(self.newest, engine)
         self.ranks.first_only(lambda: self._settle(engine.bare, progress))
         return progress
+
+    def take_back(self, engine: Engine, *, before: int) -> int | None:
+        """Puts parameters and moments of the newest checkpoint of a step before `before` into the engine.
+
+        Returns:
+            The step that had changed them last; None if no such checkpoint is whole, and nothing is changed.
+        """
+        older = self.ranks.first_only(lambda: self.checkpoints.newest(print, before=before))
+        return None if older is None else self._read(older, engine).changed
+
+    def _read(self, folder: Path, engine: Engine) -> Progress:
+        engine.restore(load_file(folder / "model.safetensors"), load_file(folder / "optimizer.safetensors"))
+        return Progress(**json.loads((folder / "state.json").read_text())["progress"])
 
     def save(self, engine: Engine, progress: Progress, *, best: bool) -> None:
         """Commits a checkpoint, and publishes it as the run's model if it is the best."""
@@ -67,6 +79,7 @@ class Keeper:
                 progress.step, lambda folder: self._write(folder, model, moments, progress), best=best
             )
             self._settle(engine.bare, progress)
+            self.status.running(progress.step)
 
         self.ranks.first_only(commit)
 
@@ -94,7 +107,6 @@ class Keeper:
                 raise CheckpointError(f"train.resume is never, but {folder} has checkpoints; choose another name=...")
             require_same(json.loads((newest / "state.json").read_text())["identity"], self.identity, newest)
         folder.mkdir(parents=True, exist_ok=True)
-        stop_file(folder).unlink(missing_ok=True)  # it has stopped the run that found it
         (folder / "run.yaml").write_text(dump(self.run), encoding="utf-8")
         (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
         return newest

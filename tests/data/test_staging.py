@@ -97,7 +97,7 @@ def test_a_run_reads_the_copy_and_its_records_name_the_dataset(source: Path, tmp
     plain = Dataset.open.__func__  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Dataset, "open", classmethod(lambda kind, root: opened.append(root) or plain(kind, root)))
-        assert execute(run, tmp_path / "node") == DONE
+        assert execute(run, stage=tmp_path / "node") == DONE
     assert all((tmp_path / "node") in root.parents for root in opened)
     for record in run.folder.rglob("*.json"):
         assert "kindling-" not in json.dumps(json.loads(record.read_text()))

@@ -139,9 +139,9 @@ def test_the_stop_file_ends_a_run_after_its_step_with_a_checkpoint(
     run = _run(mixed, tmp_path)
     original = Engine.update
 
-    def touch(self: Engine) -> None:
+    def touch(self: Engine, limit: float) -> float:
         (run.folder / "STOP").touch()
-        original(self)
+        return original(self, limit)
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "update", touch)
@@ -202,15 +202,15 @@ def test_an_infinite_gradient_of_a_finite_loss_saves_nothing_either(
     mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     run = _run(mixed, tmp_path, train=Train(steps=9, log_every=1, save_every=1, trackers=()))
-    original, calls = Engine.clip, []
+    original, calls = Engine.update, []
 
-    def clip(self: Engine, limit: float) -> float:
+    def update(self: Engine, limit: float) -> float:
         calls.append(limit)
         if len(calls) == 3:
             self.bare.tables.item.weight.grad[2, 0] = torch.inf
         return original(self, limit)
 
-    monkeypatch.setattr(Engine, "clip", clip)
+    monkeypatch.setattr(Engine, "update", update)
     assert _execute(run) == FAILED
     assert "the gradient norm of step 3 is inf" in capsys.readouterr().err
     assert max(path.name for path in (run.folder / "checkpoints").glob("step-????????")) == "step-00000002"
