@@ -10,7 +10,6 @@ from launch.command import DONE, FAILED, STOPPED, code_of, command
 
 if TYPE_CHECKING:
     from rec.config.tree import Run
-    from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.models.base import Recommender
@@ -89,6 +88,7 @@ def work(run: "Run", ranks: "Ranks", stop: "Stop", status: "Status", stage: Path
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     import torch
 
+    from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
