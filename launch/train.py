@@ -22,7 +22,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kindling train", description="Train a run, or go on with it.")
     parser.add_argument("config", type=Path, help="YAML file of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
-    parser.add_argument("--stage", type=Path, metavar="FOLDER", help="read the dataset from a copy on a disk of this node")
+    parser.add_argument("--stage", type=Path, metavar="FOLDER", help="read the dataset from a copy on this node")
     parser.add_argument("--print-folder", action="store_true", help="print the folder of the run, and do nothing else")
     return parser.parse_args()
 

@@ -8,6 +8,14 @@ PATH=$PATH:/usr/sbin
 
 stop() {
     local daemon
+    export SLURM_CONF=$folder/slurm.conf
+    squeue --noheader --format=%i | xargs --no-run-if-empty scancel || true
+    for _ in $(seq 80); do
+        if [[ -z $(squeue --noheader 2>&1) ]]; then
+            break
+        fi
+        sleep 0.5
+    done
     for daemon in slurmd slurmctld munged; do
         if [[ -f $folder/$daemon.pid ]]; then
             kill "$(cat "$folder/$daemon.pid")" || true

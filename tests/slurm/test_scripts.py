@@ -15,7 +15,7 @@ GOLDEN = REPOSITORY / "tests/golden"
 SCRIPTS = sorted([*REPOSITORY.glob("slurm/*.sh"), *REPOSITORY.glob("tests/slurm/*.sh"), REPOSITORY / ".ci/run"])
 
 WORKS = """
-say() { echo "{\\"state\\": \\"$1\\", \\"step\\": $2, \\"steps\\": 90, \\"code\\": null, \\"time\\": $RANDOM.$RANDOM}" >status.json; }
+say() { printf '{"state": "%s", "step": %d, "steps": 90, "code": null, "time": %d}' "$@" $RANDOM >status.json; }
 say running 0
 """
 WAITS = f"{WORKS} until [[ -f STOP ]]; do sleep 0.05; done; say stopped 40"
