@@ -24,9 +24,10 @@ from tests.slurm.fakes import until
 pytestmark = pytest.mark.slurm
 
 STEPS = 90
+# Word vectors that nothing reads cost no time in a step, and make a save long enough to be met.
 SHAPE = "config: {n_embd: 128, n_layer: 4, n_head: 4, n_positions: 64, vocab_size: 50_000}"
 CONFIG = f"""
-model: {{kind: soft_token, dim: 64, dropout: 0.1, user_dropout: 0.3, backbone: {{architecture: gpt2, {TINY}}}}}
+model: {{kind: soft_token, dim: 64, dropout: 0.1, user_dropout: 0.3, backbone: {{architecture: gpt2, {SHAPE}}}}}
 data: {{global_batch: 32, micro_batch: 16, max_items: 32}}
 train: {{steps: {STEPS}, save_every: 5, log_every: 1, trackers: []}}
 eval: {{every: 30}}

@@ -1,5 +1,6 @@
 """The batch scripts, without Slurm: what they start, and what they make of its end."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -157,3 +158,10 @@ def test_the_other_verbs_are_jobs_too(tmp_path: Path):
     for verb in ("prepare", "embed"):
         code, said = job.result("true", verb, "--help")
         assert (code, said) == (0, "")
+
+
+def test_the_commands_of_the_readme_name_scripts_and_configurations_that_are_there():
+    text = (REPOSITORY / "slurm/README.md").read_text()
+    named = re.findall(r"(?:slurm/\w+\.sh|configs/\S+\.yaml)", text)
+    assert {"slurm/train.sh", "slurm/prepare.sh", "slurm/embed.sh", "slurm/evaluate.sh"} <= set(named)
+    assert all((REPOSITORY / name).is_file() for name in named)
