@@ -1,13 +1,9 @@
 """A run and its folder: what is written at the start, what is restored, what is saved."""
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
 from pathlib import Path
 from typing import IO, Any, Self
-
-import torch
 
 from rec.config.load import dump, to_values
 from rec.config.tree import Run
@@ -20,30 +16,11 @@ from rec.ranks import Ranks, beside
 from rec.train import random
 from rec.train.background import Background
 from rec.train.checkpoint import Checkpoints, Facts, digest_of, facts_of, require_same
+from rec.train.identity import identity, versions
 from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
 from rec.train.status import Status
 from rec.train.strategies.engine import Engine
-
-FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
-"""What may differ on resume among the groups that make a run's identity: it changes speed, not the curve."""
-
-SCHEMA = 2
-"""Of what a checkpoint holds, and of what its numbers mean: one more whenever code of before could not go on."""
-
-
-def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """Dotted key -> value of everything that makes two runs the same experiment."""
-    groups = {name: to_values(getattr(run, name)) for name in ("model", "data")}
-    flat = {
-        f"{group}.{key}": value
-        for group, values in groups.items()
-        for key, value in _flatten(values).items()
-        if key not in FREE[group]
-    }
-    choice = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
-    fixed = {"seed": run.seed, "dataset fingerprint": dataset.fingerprint, "checkpoint schema": SCHEMA}
-    return {**flat, **choice, **fixed}
 
 
 class Keeper:
@@ -217,25 +194,3 @@ class Keeper:
         (folder / "run.yaml").write_text(dump(self.run), encoding="utf-8")
         (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
         return newest
-
-
-def versions() -> dict[str, str]:
-    """What the numbers of a run depend on besides its configuration."""
-    packages = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "numpy", "datasets", "pyarrow")
-    installed = {name: importlib.metadata.version(name) for name in packages if _is_installed(name)}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {"python": platform.python_version(), "device": device, **installed}
-
-
-def _is_installed(package: str) -> bool:
-    return bool(list(importlib.metadata.distributions(name=package)))
-
-
-def _flatten(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": leaf for inner, leaf in _flatten(value).items()}
-        else:
-            flat[key] = value
-    return flat
