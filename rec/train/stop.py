@@ -5,6 +5,7 @@ other ranks may never be. So a thread of its own reads the signals from a pipe, 
 """
 
 import faulthandler
+import math
 import os
 import select
 import signal
@@ -93,28 +94,31 @@ class Stop:
         self._asked = True
 
     def _watch_time(self) -> None:
-        asked_at, name = None, ""
+        first, asked_at = "", math.inf
         while True:
-            left = None
-            if asked_at is not None:
-                left = max(asked_at + self.grace - time.monotonic(), 0.0)
-                _end_without_python(left + LAST_WORDS)
-            if not select.select([self._ear], [], [], left)[0]:
-                self._force(f"{self.grace:g} seconds after {name}")
+            left = asked_at + self.grace - time.monotonic()
+            if first:
+                _end_without_python(max(left, 0) + LAST_WORDS)
+            if not select.select([self._ear], [], [], max(left, 0) if first else None)[0]:
+                self._force(f"{self.grace:g} seconds after {first}")
             for byte in os.read(self._ear, 64):
                 if byte == CLOSE[0]:
                     return
-                if byte not in SIGNALS:
-                    continue
-                if asked_at is None:
-                    asked_at, name = time.monotonic(), signal.Signals(byte).name
-                    self._say(f"{name}: stopping after this step, by force in {self.grace:g} seconds")
-                elif time.monotonic() - asked_at > APART and not (self._status and self._status.ended):
-                    self._force(f"by {signal.Signals(byte).name} after {name}")
+                if byte in SIGNALS and not first:
+                    first, asked_at = signal.Signals(byte).name, time.monotonic()
+                    self._say(first)
+                elif byte in SIGNALS and time.monotonic() - asked_at > APART and not self._is_over():
+                    self._force(f"by {signal.Signals(byte).name} after {first}")
 
-    def _say(self, text: str) -> None:
+    def _is_over(self) -> bool:
+        """Whether the run has said its last word, so that a launcher's signal to the last of its processes is late."""
+        return self._status is not None and self._status.ended
+
+    def _say(self, name: str) -> None:
+        _end_without_python(self.grace + LAST_WORDS)  # before anything that may hang
         if self._status is None or self._status.first:
-            print(text, file=sys.stderr, flush=True)
+            how = f"by force at a second signal, or in {self.grace:g} seconds"
+            print(f"{name}: stopping after this step; {how}", file=sys.stderr, flush=True)
 
     def _force(self, why: str) -> NoReturn:
         _end_without_python(LAST_WORDS)

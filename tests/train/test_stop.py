@@ -82,7 +82,9 @@ def test_one_request_that_arrives_many_times_is_one(tmp_path: Path, quick: None)
         assert stop.asked
 
     assert ends(act, tmp_path / "said") == UNTOUCHED
-    assert (tmp_path / "said").read_text().count("stopping after this step, by force in 60 seconds\n") == 1
+    assert (tmp_path / "said").read_text().count(
+        ": stopping after this step; by force at a second signal, or in 60 seconds\n"
+    ) == 1
 
 
 def test_a_second_request_ends_by_force_and_says_so(tmp_path: Path, quick: None):

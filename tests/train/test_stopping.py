@@ -224,7 +224,7 @@ def test_a_signal_that_comes_while_torch_is_being_imported_is_not_lost(
     command.send_signal(signal.SIGUSR1)
     _, said = command.communicate(timeout=120)
     assert command.returncode == STOPPED, said
-    assert "SIGUSR1: stopping after this step" in said
+    assert "SIGUSR1: stopping after this step; by force" in said
     run = make_run(mixed, tmp_path)
     assert newest(run) == "step-00000001"
     assert (status(run)["state"], status(run)["step"], status(run)["code"]) == ("stopped", 1, STOPPED)
