@@ -1,6 +1,7 @@
 """`kindling train CONFIG [key=value ...]`: train, or go on with, a run on any number of processes."""
 
 import argparse
+import os
 import sys
 from contextlib import closing
 from functools import partial
@@ -28,6 +29,8 @@ def arguments() -> argparse.Namespace:
         "--strategy",
         help=f"{', '.join(NAMES)}, or a DeepSpeed JSON file; without it, what `accelerate launch` asks for, else ddp",
     )
+    parser.add_argument("--stage", type=Path, metavar="FOLDER", help="read the dataset from a copy on this node")
+    parser.add_argument("--print-folder", action="store_true", help="print the folder of the run, and do nothing else")
     return parser.parse_intermixed_args()
 
 
@@ -40,15 +43,31 @@ def main() -> int:
         given = arguments()
         from rec.config.load import load
 
-        return execute(load(given.config, given.overrides), given.strategy, stop)
+        run = load(given.config, given.overrides)
+        if given.print_folder:
+            print(run.folder)
+            return DONE
+        return for_the_launcher(execute(run, given.strategy, given.stage, stop))
 
 
-def execute(run: "Run", strategy: str | None = None, stop: "Stop | None" = None) -> int:
+def for_the_launcher(code: int) -> int:
+    """The exit code as a launcher should see it: one that starts again what failed takes a stop for a failure.
+
+    To such a launcher a stop is a success; RUN/status.json tells them apart.
+    """
+    return DONE if code == STOPPED and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) else code
+
+
+def execute(
+    run: "Run", strategy: str | None = None, stage: Path | None = None, stop: "Stop | None" = None
+) -> int:
     """A run from its start to its last word in RUN/status.json; its exit code.
 
-    `strategy` is what the command line says.
-
     Signals are heard from the construction of `stop` on; without one, from here on.
+
+    Args:
+        strategy: what the command line says of it.
+        stage: a folder below which the dataset is copied and read; in all records it is where the run says.
     """
     from launch.strategy import asked
     from rec import ranks as world
@@ -60,13 +79,13 @@ def execute(run: "Run", strategy: str | None = None, stop: "Stop | None" = None)
 
     if stop is None:
         with Stop() as stop:
-            return execute(run, strategy, stop)
+            return execute(run, strategy, stage, stop)
     ranks = world.from_environment()
     status = Status(run.folder, steps=run.train.steps, first=ranks.first)
     stop.watch(status, grace=run.train.grace, restarted=world.restarts() > 0)
     try:
         world.join(ranks, run.train.hang_after)
-        dataset = ranks.together(lambda: opened(run))
+        dataset = ranks.together(lambda: opened(run, stage))
         chosen = ranks.together(lambda: asked(strategy, ranks, run))
         require_agreement(ranks, {**facts(run, dataset), "--strategy": chosen})
         engine = ranks.together(lambda: build(chosen, run, ranks))
@@ -100,7 +119,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
     )
     with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
         model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
-        arithmetic = describe(run, model, feed)
+        arithmetic = describe(run, engine.name, model, feed)
         engine.prepare(model, run.optim)
         progress = keeper.restore(engine)
         status.running(progress.step)
@@ -147,13 +166,14 @@ def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
     return model
 
 
-def opened(run: "Run") -> "Dataset":
+def opened(run: "Run", stage: Path | None) -> "Dataset":
     """The run's dataset. Raises what would otherwise stop the run at its first evaluation."""
+    from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.errors import DatasetError
     from rec.eval.metrics import parse_all
 
-    dataset = Dataset.open(run.dataset)
+    dataset = Dataset.open(run.dataset if stage is None else staging.stage(run.dataset, stage))
     parse_all((run.eval.select, *run.eval.metrics))
     if not len(dataset.queries("valid")):
         raise DatasetError(
@@ -163,7 +183,7 @@ def opened(run: "Run") -> "Dataset":
     return dataset
 
 
-def describe(run: "Run", model: "Recommender", feed: "Feed") -> str:
+def describe(run: "Run", strategy: str, model: "Recommender", feed: "Feed") -> str:
     """The arithmetic of a run, before its first step."""
     everything = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -173,7 +193,7 @@ def describe(run: "Run", model: "Recommender", feed: "Feed") -> str:
         f"{run.name}: {feed.dataset.users:,} users, {feed.dataset.items:,} items, split {feed.dataset.split_name}, "
         f"dataset {feed.dataset.fingerprint[:12]}",
         f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.targets:,} targets",
-        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes; "
+        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes ({strategy}); "
         f"{run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
     ]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rec.config.tree import Optim
 from rec.errors import ConfigError
 from rec.models.base import Recommender
-from rec.ranks import Ranks
+from rec.ranks import Ranks, device_of
 from rec.train.optim import build_optimizer
 from rec.train.pieces import Parts, Piece, share
 
@@ -24,6 +24,8 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Engine(ABC):
     """A model and its optimizer on one rank of a world."""
 
+    name: str
+    """Of the strategy."""
     bare: Recommender
     """The model as it was built. Its parameters may be shards."""
     model: nn.Module
@@ -37,11 +39,9 @@ class Engine(ABC):
         Raises:
             ConfigError: if fp16 is asked of a CPU.
         """
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        if accelerator is None and precision == "fp16":
+        self.ranks, self.precision, self.device = ranks, precision, device_of(ranks)
+        if self.device.type == "cpu" and precision == "fp16":
             raise ConfigError("train.precision=fp16 needs a GPU; choose fp32 (or bf16, slow on most CPUs)")
-        self.ranks, self.precision = ranks, precision
-        self.device = torch.device(accelerator.type, ranks.local_rank) if accelerator else torch.device("cpu")
 
     def prepare(self, model: Recommender, optim: Optim) -> None:
         """Places the model and makes its optimizer."""
@@ -99,6 +99,10 @@ class Engine(ABC):
 
 class Plain(Engine):
     """Every rank holds everything: one process, or DDP over several."""
+
+    def __init__(self, ranks: Ranks, precision: Precision) -> None:
+        super().__init__(ranks, precision)
+        self.name = "single" if ranks.world == 1 else "ddp"
 
     def _place(self, optim: Optim) -> None:
         self.bare.to(self.device)

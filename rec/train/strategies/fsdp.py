@@ -23,6 +23,8 @@ from rec.train.strategies.engine import Engine, Precision, prime, replicated, tr
 class Fsdp(Engine):
     """Each block of the backbone is gathered when it is needed; all the rest for the whole of a forward pass."""
 
+    name = "fsdp2"
+
     def __init__(self, ranks: Ranks, precision: Precision, *, reshard: bool, offload: bool) -> None:
         """`reshard` frees a block after its forward pass; `offload` keeps shards in CPU memory.
 
@@ -36,7 +38,7 @@ class Fsdp(Engine):
         self.offload = CPUOffloadPolicy() if offload and self.device.type != "cpu" else OffloadPolicy()
 
     def _place(self, optim: Optim) -> None:
-        if isinstance(self.offload, OffloadPolicy) and not isinstance(self.offload, CPUOffloadPolicy):
+        if not isinstance(self.offload, CPUOffloadPolicy):
             self.bare.to(self.device)
         for block in blocks(self.bare):
             fully_shard(block, reshard_after_forward=self.reshard, offload_policy=self.offload)

@@ -44,6 +44,7 @@ class Zero(Engine):
         if precision == "fp16":
             raise ConfigError("train.precision=fp16 is not offered under ZeRO; choose bf16, or the strategy ddp")
         self.settings, self.stage = dict(settings), int(settings["zero_optimization"]["stage"])
+        self.name = f"zero{self.stage}"
 
     def _place(self, optim: Optim) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it is compiled on a CPU, and not used
