@@ -8,6 +8,7 @@ VERBS = {
     "synthesize": "a realistic log of any size",
     "embed": "vectors of item texts, into a dataset",
     "train": "train, or resume, on any number of processes",
+    "launch": "train on several processes of this machine",
     "evaluate": "ranking metrics beside the baselines",
     "recommend": "recommendations for known users or raw histories",
 }

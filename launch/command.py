@@ -29,10 +29,10 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
         try:
             return main()
         except (UserError, OSError) as error:
-            if getattr(error, "told", False):
-                return WRONG_INPUT
             if code_of(error) != WRONG_INPUT:
                 raise
+            if vars(error).get("told"):  # by the first rank
+                return WRONG_INPUT
             say = str(error)
             if isinstance(error, OSError):
                 where = error.filename or "the disk"

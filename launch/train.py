@@ -69,6 +69,7 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
     """
     from launch.strategy import asked
     from rec import ranks as world
+    from rec.train.agreement import facts, require_agreement
     from rec.train.nonfinite import NotFinite
     from rec.train.status import Status
     from rec.train.stop import Stop
@@ -82,8 +83,11 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
     stop.watch(status, grace=run.train.grace, restarted=world.restarts() > 0)
     try:
         world.join(ranks, run.train.hang_after)
-        engine = ranks.together(lambda: build(asked(strategy, ranks, run), run, ranks))
-        finished = work(run, engine, stop, status, stage)
+        dataset = ranks.together(lambda: opened(run, stage))
+        chosen = ranks.together(lambda: asked(strategy, ranks, run))
+        require_agreement(ranks, {**facts(run, dataset), "--strategy": chosen})
+        engine = ranks.together(lambda: build(chosen, run, ranks))
+        finished = work(run, dataset, engine, stop, status)
     except NotFinite as error:
         status.end("failed", FAILED)
         print(f"kindling train: {error}", file=sys.stderr)
@@ -98,7 +102,7 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
     return code
 
 
-def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status", stage: Path | None) -> bool:
+def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status: "Status") -> bool:
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
@@ -108,7 +112,6 @@ def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status", stage: Pa
     from rec.train.loop import train
 
     ranks = engine.ranks
-    dataset = ranks.together(lambda: opened(run, stage))
     feed = ranks.together(
         lambda: Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     )

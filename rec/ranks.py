@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from rec.errors import UserError
+from rec.errors import ConfigError, UserError
 from rec.rendezvous import attempt, torchrun_variables
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Ranks:
             try:
                 outcome[0] = act()
             except Exception as error:
-                outcome[1] = error
+                outcome[1] = _portable(error)
         if self.world > 1:
             dist.broadcast_object_list(outcome, src=0, group=self.group)
         if outcome[1] is not None:
@@ -84,9 +84,8 @@ class Ranks:
         raise self._told_once(shown)
 
     def _told_once(self, error: Exception) -> Exception:
-        """An error that every rank raises: the first one tells it."""
-        if isinstance(error, UserError):
-            error.told = not self.first
+        """An error that every rank raises, marked as told on all but the first: one sentence is enough for a user."""
+        vars(error)["told"] = not self.first
         return error
 
 
@@ -137,11 +136,21 @@ def restarts() -> int:
 
 
 def device_of(ranks: Ranks) -> torch.device:
-    """The accelerator of this rank, where the machine has any."""
+    """The accelerator of this rank, where the machine has any.
+
+    Raises:
+        ConfigError: if there are fewer than ranks here. One alone may be the rank's own: Slurm can show each its own.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
         return torch.device("cpu")
-    return torch.device(accelerator.type, ranks.local_rank % torch.accelerator.device_count())
+    devices = torch.accelerator.device_count()
+    if 1 < devices <= ranks.local_rank:
+        raise ConfigError(
+            f"process {ranks.local_rank} of this machine has no {accelerator.type} device of its own: there are "
+            f"{devices}; start {devices} processes per machine"
+        )
+    return torch.device(accelerator.type, ranks.local_rank % devices)
 
 
 def join(ranks: Ranks, seconds: float) -> None:
@@ -156,6 +165,7 @@ def join(ranks: Ranks, seconds: float) -> None:
     backend = "gloo"
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)
+        os.environ["LOCAL_RANK"] = str(device.index)  # by which Accelerate and DeepSpeed take theirs
         backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
     store, rank, world = next(rendezvous("env://", timeout=limit))
     store = dist.PrefixStore(attempt(store, rank, world, seconds), store)  # type: ignore[attr-defined]

@@ -46,9 +46,10 @@ def _fork(fn: Callable[[Ranks], T], ranks: Ranks, folder: Path) -> int:
         outcome = None, fn(ranks)
     except BaseException:
         outcome = traceback.format_exc(), None
-    finally:
+    try:
         (folder / f"{ranks.rank}.part").write_bytes(pickle.dumps(outcome))
         (folder / f"{ranks.rank}.part").rename(folder / f"{ranks.rank}.pickle")
+    finally:
         os._exit(0)  # no exit handlers, and no pytest, in the child
 
 

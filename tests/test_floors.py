@@ -35,10 +35,7 @@ MAY_IMPORT = {
 DOORS = {
     "accelerate": ("rec/train/trackers.py",),
     "deepspeed": ("rec/train/strategies/zero.py",),
-    "torch.distributed": (
-        "rec/ranks.py",
-        "rec/train/strategies/fsdp.py",
-    ),
+    "torch.distributed": ("rec/ranks.py", "rec/train/strategies/fsdp.py", "launch/launch.py"),
     "mpi4py": ("rec/rendezvous.py",),
     "transformers": ("rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),

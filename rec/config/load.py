@@ -71,6 +71,17 @@ def to_values(node: Any) -> Any:
     return str(node) if isinstance(node, Path) else node
 
 
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested plain values by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def dump(run: Run) -> str:
     """The resolved run as YAML; `load` reads it back to an equal object."""
     return str(yaml.safe_dump(to_values(run), sort_keys=False, allow_unicode=True))

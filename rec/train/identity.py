@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rec.config.load import to_values
+from rec.config.load import flatten, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 
@@ -23,7 +23,7 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
     flat = {
         f"{group}.{key}": value
         for group, values in groups.items()
-        for key, value in _flatten(values).items()
+        for key, value in flatten(values).items()
         if key not in FREE[group]
     }
     choice = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
@@ -41,13 +41,3 @@ def versions() -> dict[str, str]:
 
 def _is_installed(package: str) -> bool:
     return bool(list(importlib.metadata.distributions(name=package)))
-
-
-def _flatten(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": leaf for inner, leaf in _flatten(value).items()}
-        else:
-            flat[key] = value
-    return flat
