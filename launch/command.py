@@ -29,6 +29,8 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
         try:
             return main()
         except (UserError, OSError) as error:
+            if getattr(error, "told", False):
+                return WRONG_INPUT
             if code_of(error) != WRONG_INPUT:
                 raise
             say = str(error)

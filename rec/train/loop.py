@@ -11,12 +11,12 @@ from rec.data.feed import Feed
 from rec.eval.interrupt import Interrupted
 from rec.models.base import Loss
 from rec.report import Report
-from rec.train.engine import Engine
 from rec.train.keeper import Keeper
 from rec.train.nonfinite import leave_out, spoiling, what_is_not_finite
 from rec.train.optim import rate_at, set_rates
 from rec.train.progress import Progress
 from rec.train.stop import Stop
+from rec.train.strategies.engine import Engine
 
 Validate = Callable[[], Mapping[str, float]]
 
@@ -53,7 +53,7 @@ def train(
                     loss = engine.model(batch.to(engine.device))
                     engine.backward(spoiling(loss.total) / data.targets)
                 losses.append(loss)
-            sums, stopping = over_ranks(engine, losses, stop.asked)
+            sums, stopping = over_ranks(engine, losses, stop.asked or keeper.failed)
             norm = engine.update(run.optim.clip)
             progress.advance(taken=math.isfinite(norm))
             report.advance(data.items)

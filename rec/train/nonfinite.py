@@ -10,9 +10,9 @@ from rec.data.batch import Sequences
 from rec.data.feed import Feed
 from rec.models.base import Loss
 from rec.report import Report
-from rec.train.engine import Engine
 from rec.train.keeper import Keeper
 from rec.train.progress import Progress
+from rec.train.strategies.engine import Engine
 
 SHOWN = 10
 """Users that a message names."""
