@@ -17,9 +17,13 @@ SCRIPTS = sorted([*REPOSITORY.glob("slurm/*.sh"), *REPOSITORY.glob("tests/slurm/
 
 WORKS = """
 say() { printf '{"state": "%s", "step": %d, "steps": 90, "code": null, "time": %d}' "$@" $RANDOM >status.json; }
+asked() {
+    for _ in {1..400}; do [[ -f STOP ]] && return || sleep 0.05; done
+    exit 1
+}
 say running 0
 """
-WAITS = f"{WORKS} until [[ -f STOP ]]; do sleep 0.05; done; say stopped 40"
+WAITS = f"{WORKS} asked; say stopped 40"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -64,7 +68,7 @@ def test_a_node_runs_a_process_a_gpu_and_else_one_a_task(tmp_path: Path, given: 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_only_asks_the_run_to_stop_and_waits_for_it(tmp_path: Path, number: signal.Signals):
     job = Job(tmp_path)
-    process = job.start(f"{WORKS} until [[ -f STOP ]]; do sleep 0.05; done; sleep 1; say stopped 40; touch saved")
+    process = job.start(f"{WORKS} asked; sleep 1; say stopped 40; touch saved")
     until((job.run / "status.json").is_file)
     process.send_signal(number)
     process.communicate(timeout=30)
@@ -74,7 +78,7 @@ def test_a_signal_only_asks_the_run_to_stop_and_waits_for_it(tmp_path: Path, num
 
 def test_a_run_that_takes_the_stop_file_away_while_it_starts_is_asked_again(tmp_path: Path):
     job = Job(tmp_path)
-    process = job.start(f"{WORKS} until [[ -f STOP ]]; do sleep 0.05; done; rm STOP; {WAITS}")
+    process = job.start(f"{WORKS} asked; rm STOP; {WAITS}")
     until((job.run / "status.json").is_file)
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=30)
@@ -127,7 +131,7 @@ def test_the_status_of_the_run_decides_and_not_an_exit_code(tmp_path: Path, trai
 
 def test_a_failure_near_the_time_limit_is_a_failure(tmp_path: Path):
     job = Job(tmp_path)
-    process = job.start(f"{WORKS} until [[ -f STOP ]]; do sleep 0.05; done; say failed 40; exit 1")
+    process = job.start(f"{WORKS} asked; say failed 40; exit 1")
     until((job.run / "status.json").is_file)
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=30)
