@@ -89,7 +89,7 @@ class Job:
         until(reached, 90, every=0.2)
 
     def until_it_saves(self) -> None:
-        until(lambda: bool(list((self.run / "checkpoints").glob("*.tmp"))), 60, every=0.001)
+        until(lambda: bool(list((self.run / "checkpoints").glob("step-*.tmp"))), 60, every=0.001)
 
     def goes_on(self, restarts: int) -> None:
         """Waits for the job to be queued once more, and does not wait for the two minutes that Slurm lets pass."""

@@ -44,7 +44,7 @@ def test_a_script_is_sound(script: Path):
 )
 def test_what_a_job_starts_is_as_written_down(tmp_path: Path, nodes: str, given: dict[str, str]):
     job = Job(tmp_path, given)
-    assert job.result(f"{WORKS} say done 90", "train", "optim.lr=1e-3")[0] == 0
+    assert job.result(f"{WORKS} say done 90", "train", "optim.lr=1e-3", "--strategy", "zero2")[0] == 0
     rendered = "".join(line.replace(" --", " \\\n  --") + "\n" for line in [*job.calls, *job.environment])
     assert rendered == (GOLDEN / f"slurm_{nodes}.txt").read_text()
 
