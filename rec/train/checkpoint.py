@@ -155,18 +155,26 @@ def damage(folder: Path) -> str | None:
     if not marker.is_file():
         return f"no {MARKER}"
     try:
-        files: dict[str, Facts] = json.loads(marker.read_text())
-    except ValueError:
+        files = {name: Facts(size=facts["size"], sha256=facts["sha256"]) for name, facts in _contents(marker).items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MARKER} is torn"
     for name, expected in files.items():
         path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["size"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
-        if _digest(path) != expected["sha256"]:
-            return f"{name} has another checksum"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != expected["size"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
+            if _digest(path) != expected["sha256"]:
+                return f"{name} has another checksum"
+        except (OSError, ValueError) as error:  # the disk cannot read it, or the marker has a name that none can have
+            return f"{name} cannot be read: {error}"
     return None
+
+
+def _contents(marker: Path) -> dict[str, dict[str, Any]]:
+    contents: dict[str, dict[str, Any]] = json.loads(marker.read_text())
+    return contents
 
 
 def digest_of(folder: Path) -> str:

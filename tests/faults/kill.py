@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 from launch.command import DONE
 from rec.config.tree import Run
 from tests.faults.compare import locked, notes
-from tests.faults.runs import HANG_AFTER, SAVE_EVERY, STEPS, Case
+from tests.faults.runs import SAVE_EVERY, STEPS, Case
 from tests.faults.start import Start, children
 
-PROMPTLY = HANG_AFTER + 10
-"""Seconds in which the others have to end: the limit for one that never came, and time for the end itself."""
+PROMPTLY = 10.0
+"""Seconds in which the others have to end, once they have met the one that is killed."""
 MOST_SECONDS = 120.0
 """Of a start that nobody disturbs."""
 Place = Literal["clock", "start", "begun", "marked", "renamed"]
@@ -71,7 +71,7 @@ class Kill(NamedTuple):
     torn: bool
     """Whether it has left the folder of a save that was not committed."""
     others: float | None
-    """Seconds in which the others ended by themselves; None if there were no others."""
+    """Seconds in which the others ended by themselves; None if there were none, or they had not met the victim yet."""
 
 
 def survive(run: Run, case: Case, aims: list[Aim]) -> tuple[list[Kill], list[str]]:
@@ -118,9 +118,18 @@ def strike(start: Start, aim: Aim) -> Kill | None:
         return None
     board = start.board
     phase, saves = board.phase(victims[0]), [board.save(rank) for rank in victims]
-    others = start.wait(PROMPTLY) if len(victims) < start.case.world else None
+    others = _end_of_others(start)
     torn = any(_names(start.run, ".tmp"))
     return Kill(aim.place, victims, phase, max(saves, key=("none", "writing", "committing").index), torn, others)
+
+
+def _end_of_others(start: Start) -> float | None:
+    """Seconds in which they end. Ranks that have not met wait for each other; then a launcher ends those that wait."""
+    others = start.alive
+    start.kill([rank for rank in others if start.board.phase(rank) == "meeting"])
+    met = [rank for rank in others if start.board.phase(rank) != "meeting"]
+    seconds = start.wait(PROMPTLY)
+    return seconds if met else None
 
 
 def _reached(start: Start, aim: Aim) -> bool:

@@ -47,7 +47,7 @@ def make_run(dataset: Dataset, out: Path, case: Case, **train: Any) -> Run:
         data=Data(global_batch=GLOBAL_BATCH, micro_batch=micro_batch(case.world), max_items=6, negatives=5),
         optim=Optim(lr=3e-3, warmup=2, weight_decay=0.01),
         train=Train(**options),
-        eval=Eval(every=EVALUATE_EVERY, select="ndcg@10", metrics=("ndcg@10", "recall@10"), block=5),
+        eval=Eval(every=EVALUATE_EVERY, select="ndcg@6000", metrics=("ndcg@6000", "mrr@6000"), block=5),
     )
 
 

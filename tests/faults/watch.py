@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from rec import ranks
 from rec.data.feed import Feed, Step
 from rec.train import loop
 from rec.train.keeper import Keeper
 from rec.train.pieces import copy, file_of, write
 
-PHASES = ("start", "training", "evaluation", "end")
+PHASES = ("meeting", "start", "training", "evaluation", "end")
 SAVES = ("none", "writing", "committing")
 MOST_RANKS = 16
 
@@ -65,6 +66,7 @@ def observe(board: Board, rank: int, world: int, notes: Path) -> None:
 
 
 def _note_phases(board: Board, rank: int) -> None:
+    _within(ranks, "join", lambda: board.during(rank, "meeting", after="start"))
     _within(loop, "train", lambda: board.during(rank, "training", after="end"))
     _within(loop, "judge", lambda: board.during(rank, "evaluation"))
     _within(Keeper, "_commit", lambda: board.saving(rank, "writing"))
