@@ -12,7 +12,7 @@ from launch.command import DONE, WRONG_INPUT
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.train.checkpoint import damage
-from tests.faults.compare import batches, differences, misread, notes, tensors
+from tests.faults.compare import batches, differences, notes
 from tests.faults.damage import flip, hurt
 from tests.faults.kill import MOST_SECONDS, Aim, draw, strike, survive, whole
 from tests.faults.runs import Case, make_dataset, make_run
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_whole_and_the_run_goes_on_when
 ):
     case = Case(strategy, "gpt2", KILLS[strategy])
     run = make_run(dataset, small_disk, case)
-    start = Start(run, case, small_disk.parent / "first")
+    start = Start(run, case, notes(run) / "first")
     start.wait(MOST_SECONDS)
     failed_as_it_should(start)
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
@@ -138,7 +138,7 @@ def test_a_save_that_fails_on_one_rank_fails_as_a_whole(
     case = Case(strategy, "gpt2", 2)
     run = make_run(dataset, tmp_path, case)
     killed_after_saves(run, case, 2)
-    start = Start(run, case, notes(run) / "second", Limit(rank, 300_000))
+    start = Start(run, case, notes(run) / "second", limit=Limit(rank, 600_000))
     start.wait(MOST_SECONDS)
     failed_as_it_should(start)
     goes_on(run, case, undisturbed)
@@ -166,7 +166,7 @@ def goes_on(run: Run, case: Case, undisturbed: Undisturbed) -> None:
     start = Start(run, case, notes(run) / "last")
     start.wait(MOST_SECONDS)
     assert set(start.codes.values()) == {DONE}
-    assert f"going on from step" in start.said()
+    assert "going on from step" in start.said()
     assert differences(run, undisturbed[case][0]) == []
 
 

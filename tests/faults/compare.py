@@ -72,8 +72,8 @@ def deviation(run: Run, whole: Run) -> float:
 
 
 def notes(run: Run) -> Path:
-    """Where the starts of a run keep their notes: beside the run, which they are no part of."""
-    return run.out / "notes"
+    """Where the starts of a run keep their notes: beside its disk, of which they take no room."""
+    return run.out.with_name(f"{run.out.name}-notes")
 
 
 def batches(run: Run) -> dict[str, Read]:

@@ -12,6 +12,8 @@ from tests.eval.tiny import write
 from tests.small import EVERYTHING, a_run, soft_token
 
 GLOBAL_BATCH, STEPS, SAVE_EVERY, EVALUATE_EVERY = 12, 12, 2, 4
+STRATEGIES = {"single": 1, "ddp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "fsdp2": 2}
+"""Strategy -> ranks that train under it."""
 HANG_AFTER = 20.0
 """Seconds until ranks that wait for one that never came give up."""
 

@@ -19,7 +19,7 @@ from launch.command import FAILED, command
 from launch.train import execute
 from rec.config.tree import Run
 from tests.faults.runs import Case, on
-from tests.faults.watch import Board, observe
+from tests.faults.watch import Board, note_restored, observe
 from tests.small import forget_the_world, make, soft_token
 
 LEFT_OVER = 90
@@ -36,11 +36,15 @@ class Limit:
 
 
 class Start:
-    """The ranks of one start, from their fork to their end. `notes` gets what they print and tell."""
+    """The ranks of one start, from their fork to their end."""
 
-    def __init__(self, run: Run, case: Case, notes: Path, limit: Limit | None = None) -> None:
+    def __init__(
+        self, run: Run, case: Case, notes: Path, *, limit: Limit | None = None, restored: bool = False
+    ) -> None:
+        """`notes` gets what the ranks print and tell; also, if it is asked for, what they hold after a resume."""
         notes.mkdir(parents=True)
-        self.run, self.case, self.notes, self.limit = on(run, case.world), case, notes, limit
+        self.run, self.case, self.notes = on(run, case.world), case, notes
+        self.limit, self.restored = limit, restored
         self.board, self.port = Board(), _free_port()
         self.begun = time.monotonic()
         self.codes: dict[int, int] = {}
@@ -110,7 +114,9 @@ class Start:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
         if self.limit is not None and self.limit.rank == rank:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit.file_size, self.limit.file_size))
-        observe(self.board, rank, self.case.world, self.notes)
+        observe(self.board, rank, self.notes)
+        if self.restored:
+            note_restored(self.notes / "restored", rank, self.case.world)
         try:
             code = command(lambda: execute(self.run, self.case.strategy))()
         except Exception:

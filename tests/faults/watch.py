@@ -55,14 +55,13 @@ class Board:
             self.cells[cell] = before
 
 
-def observe(board: Board, rank: int, world: int, notes: Path) -> None:
+def observe(board: Board, rank: int, notes: Path) -> None:
     """Makes this process, which has nothing else to do in its life, tell of itself.
 
     It also draws from every generator in each step, as some library might: what is drawn has to be the same later.
     """
     _note_phases(board, rank)
     _note_batches(notes / f"batches-{rank}.txt")
-    _note_restored(notes / "restored", rank, world)
 
 
 def _note_phases(board: Board, rank: int) -> None:
@@ -108,7 +107,8 @@ def digest(data: Step) -> str:
     return state.hexdigest()[:16]
 
 
-def _note_restored(folder: Path, rank: int, world: int) -> None:
+def note_restored(folder: Path, rank: int, world: int) -> None:
+    """Makes this process write down, as a checkpoint does, what it holds after a resume."""
     original = Keeper._read
 
     def read(keeper: Keeper, checkpoint: Path, engine: Any) -> Any:
