@@ -46,7 +46,7 @@ def main() -> int:
         return refresh(check=given.check)
     with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
         found = measure(Path(folder), given.kills, given.seed, given.strategies)
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
+    given.out.write_text(lines(found))
     if given.out == JSON:
         refresh(check=False)
     return 0 if found["lost"] == 0 else 1
@@ -74,7 +74,10 @@ def measure(folder: Path, kills: int, seed: int, strategies: list[str]) -> dict[
         references[case] = (run, *whole(run, case))
         say(f"{case}: {references[case][1]:.1f} s undisturbed")
     trials = disturbed(dataset, folder, references, kills, seed) if kills else []
-    table = cells(dataset, folder, {case: run for case, (run, *_) in references.items()}, say)
+    table = []
+    for cell in cells(dataset, folder, {case: run for case, (run, *_) in references.items()}):
+        table.append(cell)
+        say(f"{cell['strategy']}, {cell['architecture']}, {cell['event']}: {cell['fault'] or 'passed'}")
     lost = [trial for trial in trials if trial["differences"] or trial["wrong"]] + [one for one in table if one["fault"]]
     return {
         "command": " ".join(["python", "-m", "benchmarks.reliability", *sys.argv[1:]]),
@@ -101,13 +104,22 @@ def disturbed(dataset: Dataset, folder: Path, references: References, kills: int
         reference, seconds, first = references[case]
         run = make_run(dataset, folder / f"run-{number}", case)
         hits, wrong = survive(run, case, draw(f"{number} {case}", case.world, seconds, first))
-        lost = differences(run, reference)
+        lost = [] if wrong else differences(run, reference)
         killed += len(hits)
         trials.append(
             {**case._asdict(), "seed": number, "kills": [hit._asdict() for hit in hits], "differences": lost, "wrong": wrong}
         )
         say(f"{killed:4} kills  {case}, seed {number}: {'; '.join([*lost, *wrong]) or 'nothing lost'}")
     return trials
+
+
+def lines(found: dict[str, Any]) -> str:
+    """JSON with a line for each run and each cell."""
+    rows = {key: [json.dumps(one) for one in found[key]] for key in ("trials", "matrix")}
+    text = json.dumps({**found, "trials": "trials", "matrix": "matrix"}, indent=1) + "\n"
+    for key, texts in rows.items():
+        text = text.replace(f'"{key}": "{key}"', f'"{key}": [\n  ' + ",\n  ".join(texts) + "\n ]")
+    return text
 
 
 def say(text: str) -> None:

@@ -84,11 +84,14 @@ def survive(run: Run, case: Case, aims: list[Aim]) -> tuple[list[Kill], list[str
     before = children()
     for number, aim in enumerate([*aims, None]):
         start = Start(run, case, notes(run) / f"start-{number:03d}")
-        kill = aim and strike(start, aim)
-        if kill is not None:
-            kills.append(kill)
-        else:
-            start.wait(MOST_SECONDS)
+        try:
+            kill = aim and strike(start, aim)
+            if kill is not None:
+                kills.append(kill)
+            else:
+                start.wait(MOST_SECONDS)
+        except AssertionError as hanging:
+            return kills, [*wrong, f"start {number}: {hanging}"]
         wrong += [f"start {number}: {text}" for text in after(start, case, kill, before)]
     return kills, wrong
 
@@ -105,7 +108,7 @@ def after(start: Start, case: Case, kill: Kill | None, before: set[int]) -> Iter
 
 def strike(start: Start, aim: Aim) -> Kill | None:
     """Kills as aimed, and waits for the end of the others; None if the run ended before."""
-    if not _reached(start, aim):
+    if not reach(start, aim):
         return None
     victims = tuple(rank for rank in aim.victims if rank in start.alive)
     if not victims:
@@ -132,7 +135,7 @@ def _end_of_others(start: Start) -> float | None:
     return seconds if met else None
 
 
-def _reached(start: Start, aim: Aim) -> bool:
+def reach(start: Start, aim: Aim) -> bool:
     """Waits for the moment; whether the run was still there."""
     if aim.place in ("clock", "start"):
         while start.alive and start.seconds < aim.moment:
