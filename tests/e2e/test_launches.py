@@ -25,8 +25,9 @@ from tests.train.runs import make_run, measured, status, train
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-MPIRUN = Path(sys.executable).with_name("mpirun")
+MPIRUN = shutil.which("mpirun", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+UNDER_MPI = (MPIRUN, "--allow-run-as-root", "--oversubscribe", "-n", 2, sys.executable, "-m", "launch.train")
+needs_mpi = pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun here")
 
 
 class Launch:
@@ -98,11 +99,9 @@ def start(mixed: Dataset, tmp_path: Path) -> Iterator[Callable[..., Launch]]:
         launch.kill()
 
 
-@pytest.mark.skipif(not MPIRUN.exists() and not shutil.which("mpirun"), reason="there is no mpirun here")
+@needs_mpi
 def test_a_killed_rank_is_made_good_by_one_restart_and_the_end_is_that_of_mpirun(start: Callable[..., Launch]):
-    mpirun = MPIRUN if MPIRUN.exists() else "mpirun"
-    options = ("--allow-run-as-root", "--oversubscribe", "-n", 2)
-    undisturbed = start("mpi", (mpirun, *options, sys.executable, "-m", "launch.train"))
+    undisturbed = start("mpi", UNDER_MPI)
     assert undisturbed.end() == DONE, undisturbed.log.read_text()
 
     launch = (sys.executable, "-m", "launch.launch", "--processes", 2, "--max-restarts", 1, "--strategy", "ddp")
@@ -121,15 +120,15 @@ def test_a_killed_rank_is_made_good_by_one_restart_and_the_end_is_that_of_mpirun
     assert all(torch.equal(here[key], there[key]) for key in there)
 
 
+@needs_mpi
 def test_a_rank_that_hangs_is_noticed_and_a_run_that_is_asked_to_stop_says_so(start: Callable[..., Launch]):
-    hung = start("run", (*TORCHRUN, "-m", "launch.train"), "train.hang_after=2")
+    hung = start("run", UNDER_MPI, "train.hang_after=2")
     hung.until(lambda: hung.steps() >= 30)
-    first, second = hung.rank(0), hung.rank(1)
-    second.send_signal(signal.SIGSTOP)
+    first = hung.rank(0)
+    hung.rank(1).send_signal(signal.SIGSTOP)
     stopped_at = time.monotonic()
     hung.until(lambda: not first.is_running() or first.status() == psutil.STATUS_ZOMBIE, seconds=20)
     assert 1 < time.monotonic() - stopped_at < 12  # some of it for the interpreter to end on a busy machine
-    second.kill()  # the launcher would give it half a minute to hear SIGTERM
     assert hung.end(seconds=30) == FAILED
     assert "Timed out waiting" in hung.log.read_text()
 
