@@ -9,6 +9,7 @@ VERBS = {
     "embed": "vectors of item texts, into a dataset",
     "train": "train, or resume, on any number of processes",
     "launch": "train on several processes of this machine",
+    "export": "a checkpoint of any strategy -> one file of weights",
     "evaluate": "ranking metrics beside the baselines",
     "recommend": "recommendations for known users or raw histories",
 }

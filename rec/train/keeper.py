@@ -160,10 +160,8 @@ class Keeper:
         if self.checkpoints.best() != best:
             self.checkpoints.mark_best(progress.best_step)
         if published_digest(self.run) != digest_of(best):
-            parts = Parts(best)
-            weights = {name: parts.whole(name) for name in parts.names}
             about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": digest_of(best)}
-            publish(self.run, model, weights, self.dataset, about)
+            publish(self.run.folder / "model", self.run, model, Parts(best).model(), self.dataset, about)
 
     def _begin(self) -> Path | None:
         """Checks the run folder against the run, and writes down what runs, with which versions."""
