@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "rec.data": GROUND,
     "rec.nn": GROUND,
     "rec.text": (*GROUND, "rec.data"),
-    "rec.models": ("rec.config", "rec.errors", "rec.data", "rec.nn"),
+    "rec.models": ("rec.config", "rec.errors", "rec.files", "rec.data", "rec.nn"),
     "rec.eval": (*GROUND, "rec.data", "rec.nn", "rec.models"),
     "rec.train": (*GROUND, "rec.data", "rec.nn", "rec.models", "rec.eval"),
     "rec.recommend": (*GROUND, "rec.data", "rec.nn", "rec.models", "rec.eval"),
