@@ -169,11 +169,10 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", hold: "Hold", stop: "
 
 def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
     """The run's model; as it starts, unless a checkpoint follows."""
-    import torch
-
     from rec.models import build
+    from rec.train import random
 
-    torch.manual_seed(run.seed)
+    random.seed(run.seed)
     model = build(run.model, users=dataset.users, items=dataset.items, weights=fresh)
     model.require_room(run.data.max_items)
     if fresh:

@@ -20,7 +20,7 @@ from launch.command import DONE, FAILED, STOPPED
 from rec.config.load import dump
 from rec.config.tree import Data, Eval, Run
 from rec.data.dataset import Dataset
-from tests.dist.runs import saved_tensors
+from tests.small import saved_tensors
 from tests.train.runs import make_run, measured, status, train
 
 ROOT = Path(__file__).parents[2]
@@ -121,8 +121,10 @@ def test_a_killed_rank_is_made_good_by_one_restart_and_the_end_is_that_of_mpirun
 
 
 @needs_mpi
-def test_a_rank_that_hangs_is_noticed_and_a_run_that_is_asked_to_stop_says_so(start: Callable[..., Launch]):
-    hung = start("run", UNDER_MPI, "train.hang_after=2")
+def test_a_rank_of_zero_under_mpi_that_hangs_is_noticed_and_a_run_that_is_asked_to_stop_says_so(
+    start: Callable[..., Launch],
+):
+    hung = start("run", UNDER_MPI, "train.hang_after=2", "--strategy", "zero3")
     hung.until(lambda: hung.steps() >= 30)
     first = hung.rank(0)
     hung.rank(1).send_signal(signal.SIGSTOP)
