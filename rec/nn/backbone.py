@@ -201,3 +201,9 @@ class _Dropped:
         """Drops the block's output, (B, T, H), alone or first of several."""
         self.drop.training = block.training
         return (self.drop(output[0]), *output[1:]) if isinstance(output, tuple) else self.drop(output)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers inside a model: what Transformers says must stay in one piece, gathered one at a time."""
+    kinds = {kind for module in model.modules() for kind in getattr(module, "_no_split_modules", None) or ()}
+    return [module for module in model.modules() if type(module).__name__ in kinds]

@@ -1,0 +1,247 @@
+"""A training step of a model without memory: what would live at each operation, and how much it would compute.
+
+The model is built on torch's meta device and stepped through with tensors that have a shape and no data. Nothing is
+derived from an architecture's name: whatever autograd keeps is seen, for any backbone, at any precision, with or
+without gradient checkpointing.
+"""
+
+import dataclasses
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from rec.config.tree import Run
+from rec.data.batch import Queries, Sequences
+from rec.models import build
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of a micro-batch, forward and backward; a multiplication and an addition are two."""
+
+    backbone: float
+    """Matrix products, of tables and heads, too; they grow with the positions."""
+    attention: float
+    """Attention, counted over the whole square; it grows with the squared length of a window."""
+    loss: float
+    """The loss head; it grows with the scored positions."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """One micro-batch of `windows` windows of the same length; bytes at each operation are affine in the windows."""
+
+    windows: int
+    temporary: npt.NDArray[np.float64]
+    """(operations) bytes of everything but parameters and their finished gradients, for `windows` windows."""
+    growth: npt.NDArray[np.float64]
+    """(operations) what each further window adds to `temporary`."""
+    gradients: npt.NDArray[np.float64]
+    """(operations) bytes of finished gradients, if none is given away before the step is taken."""
+    head: slice
+    """The operations from the last state of the backbone to its gradient: the loss, forward and backward."""
+    flops: Flops
+    """Of `windows` windows."""
+
+    def of(self, windows: int) -> "Rehearsal":
+        """The same for another number of windows."""
+        more = windows - self.windows
+        flops = Flops(*(value * windows / self.windows for value in dataclasses.astuple(self.flops)))
+        return dataclasses.replace(self, windows=windows, temporary=self.temporary + more * self.growth, flops=flops)
+
+    @property
+    def activations(self) -> float:
+        """Bytes at the fullest moment outside the loss: what autograd keeps, and what the backward pass works with."""
+        return float(np.delete(self.temporary, self.head).max())
+
+    @property
+    def loss_head(self) -> float:
+        """Bytes that the loss adds at most to what the backbone keeps."""
+        return float(self.temporary[self.head].max() - self.temporary[self.head.start])
+
+    def peak(self, *, keep: bool) -> float:
+        """Bytes at the fullest moment, with finished gradients (`keep`) or without."""
+        return float((self.temporary + self.gradients * keep).max())
+
+
+class Stage:
+    """A model without data, on which steps are rehearsed.
+
+    Args:
+        run: of a backbone's `source` only the configuration is read.
+        users: number of users, without padding.
+        items: number of items, without padding.
+
+    Raises:
+        ConfigError: for what the run's model cannot be built of.
+    """
+
+    def __init__(self, run: Run, users: int, items: int) -> None:
+        self.run = run
+        backbone = dataclasses.replace(run.model.backbone, pretrained=False)
+        with torch.device("meta"):
+            self.model = build(dataclasses.replace(run.model, backbone=backbone), users=users, items=items)
+        self.model.require_room(run.data.max_items)
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with self.fake:
+            self.model.to_empty(device="cpu")  # attention, and what autocast does, are those of a device with data
+
+    def rehearse(self, items: int) -> Rehearsal:
+        """Steps through one micro-batch whose windows have `items` items each, all of them scored."""
+        few, more = 2, 4  # where each window adds the same, two sizes tell all others
+        low, high = self._step(few, items), self._step(more, items)
+        return dataclasses.replace(low, growth=(high.temporary - low.temporary) / (more - few))
+
+    def evaluation(self, items: int) -> float:
+        """Bytes at the fullest moment of scoring a block of `eval.block` histories of `items` items."""
+        block = self.run.eval.block
+        self.model.eval()
+        with self.fake, torch.no_grad():
+            queries = Queries(torch.ones(block, dtype=torch.int64), torch.ones(block, items, dtype=torch.int64))
+            with _Tracker(self.model, 0) as tracker:
+                with _autocast(self.run):
+                    scores = self.model(queries)
+                torch.isfinite(scores[:, 1:]).sum(1)  # the first thing that is done with scores, and the largest
+        return float(max(tracker.temporary))
+
+    def _step(self, windows: int, items: int) -> Rehearsal:
+        self.model.train()
+        with self.fake:
+            batch = _batch(self.run, windows, items)
+            targets = windows * (items + self.run.model.predict_first)
+            with _Tracker(self.model, targets) as tracker, _head(self.model, tracker):
+                with _autocast(self.run):
+                    loss = self.model(batch).total
+                loss.backward()
+            self.model.zero_grad()
+        head = slice(tracker.marks[0], tracker.marks[1])
+        inside = sum(tracker.other[head])
+        return Rehearsal(
+            windows,
+            np.array(tracker.temporary, dtype=float),
+            np.zeros(len(tracker.temporary)),
+            np.array(tracker.gradients, dtype=float),
+            head,
+            Flops(backbone=sum(tracker.other) - inside, attention=sum(tracker.attention), loss=inside),
+        )
+
+
+def _batch(run: Run, windows: int, items: int) -> Sequences:
+    def whole(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=torch.int64)
+
+    places = whole(windows, items)
+    negatives = whole(windows, run.data.negatives)
+    return Sequences(
+        whole(windows), places, places, whole(windows), negatives, negatives.float(), key_B=whole(windows)
+    )
+
+
+def _autocast(run: Run) -> torch.autocast:
+    return torch.autocast("cpu", PRECISIONS[run.train.precision], enabled=run.train.precision != "fp32")
+
+
+@contextmanager
+def _head(model: nn.Module, tracker: "_Tracker") -> Iterator[None]:
+    """Marks where the loss begins, and where its gradient has reached the backbone."""
+
+    def begins(_module: nn.Module, _inputs: Any, queries: Tensor) -> None:
+        tracker.marks.append(len(tracker.temporary) - 1)
+        queries.register_hook(lambda _: tracker.marks.append(len(tracker.temporary)))
+
+    hook = model.get_submodule("heads.query").register_forward_hook(begins)
+    yield
+    hook.remove()
+
+
+class _Tracker(TorchDispatchMode):
+    """Writes down after every operation how many bytes live, and what it computed.
+
+    Args:
+        model: whose parameters and buffers are not counted.
+        targets: scored positions: what `nonzero`, whose result depends on data, finds.
+    """
+
+    def __init__(self, model: nn.Module, targets: int) -> None:
+        super().__init__()
+        self.targets = targets
+        self.temporary: list[float] = []
+        self.gradients: list[float] = []
+        self.other: list[float] = []
+        self.attention: list[float] = []
+        self.marks: list[int] = []
+        self._live = self._finished = 0
+        self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._hooks = []
+        for tensor in (*model.parameters(), *model.buffers()):
+            self._known[tensor.untyped_storage()] = 0
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._finish))
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for hook in self._hooks:
+            hook.remove()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if operation is torch.ops.aten.nonzero.default:
+            result = torch.empty(self.targets, args[0].ndim, dtype=torch.int64)
+        else:
+            result = operation(*args, **kwargs)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._meet(tensor)
+        self._write_down(*_flops(operation, args, kwargs, result))
+        return result
+
+    def _write_down(self, attention: float, other: float) -> None:
+        self.attention.append(attention)
+        self.other.append(other)
+        self.temporary.append(self._live)
+        self.gradients.append(self._finished)
+
+    def _meet(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self._known:
+            self._known[storage] = size = storage.nbytes()
+            self._live += size
+            weakref.finalize(storage, self._forget, size)
+
+    def _forget(self, size: int) -> None:
+        self._live -= size
+
+    def _finish(self, parameter: Tensor) -> None:
+        """A gradient is whole: from here on it is no temporary any more."""
+        assert parameter.grad is not None
+        size = parameter.grad.untyped_storage().nbytes()
+        self._live -= size
+        self._finished += size
+        self._write_down(0.0, 0.0)
+
+
+def _flops(operation: Any, args: Any, kwargs: Any, result: Any) -> tuple[float, float]:
+    """Floating-point operations of attention, and of anything else that is worth counting."""
+    packet = operation.overloadpacket
+    if packet is ATTENTION:
+        return float(sdpa_flop_count(*(tensor.shape for tensor in args[:3]))), 0.0
+    if packet is ATTENTION_BACKWARD:
+        return float(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4]))), 0.0
+    count = flop_registry.get(packet)
+    return 0.0, float(count(*args, **kwargs, out_val=result)) if count else 0.0

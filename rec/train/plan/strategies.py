@@ -1,0 +1,189 @@
+"""Bytes of one rank under each strategy, from what a step keeps and how the strategy deals out the rest.
+
+Parameters, gradients and moments are fp32 under every strategy; `train.precision` is autocast. N is the number of ranks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from rec.nn.backbone import blocks
+from rec.train.plan.rehearsal import Rehearsal
+
+Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
+FP32 = 4
+"""Bytes of a number."""
+BUCKET = 500_000_000
+"""Numbers in the buffer in which DeepSpeed collects gradients before it exchanges them: its own default."""
+REUSE = 1_000_000_000
+"""ZeRO-3 keeps a gathered parameter that is needed again before so many others: DeepSpeed's own default."""
+
+
+class Count(NamedTuple):
+    """Numbers in some parameters."""
+
+    all: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The parameters of a model."""
+
+    parts: dict[str, Count]
+    """By the model's parts: tables, heads, backbone."""
+    block: Count
+    """The largest layer of the backbone: what is gathered at a time."""
+    root: Count
+    """All that lies outside the layers: gathered for the whole of a pass."""
+
+    @property
+    def whole(self) -> Count:
+        return Count(*map(sum, zip(*self.parts.values(), strict=True)))
+
+
+class Step(NamedTuple):
+    """What a rank does between two updates."""
+
+    rehearsal: Rehearsal
+    """Of one micro-batch, of the size asked for."""
+    accumulated: int
+    """Micro-batches."""
+    evaluation: float
+    """Bytes at the fullest moment of evaluation."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a rank. Each part is given at its own fullest; not all are so at once, so `peak` is below their sum."""
+
+    weights: float
+    """Parameters but those of the tables."""
+    gradients: float
+    """Of the same."""
+    optimizer: float
+    """Moments, and masters where the strategy keeps them apart; of the same."""
+    tables: float
+    """Parameters, gradients and moments of the tables."""
+    activations: float
+    """What the backbone keeps for its backward pass, and works with."""
+    loss_head: float
+    """What the loss adds to that."""
+    buffers: float
+    """Of the engine: gathered parameters, gradients on their way."""
+    evaluation: float
+    """What scoring a block of queries takes, when activations and gradients are gone."""
+    peak: float
+    """The fullest moment of all."""
+
+
+def count(model: nn.Module) -> Inventory:
+    """The parameters of a model, by its parts and by what is gathered together."""
+    layers = blocks(model)
+    inside = [_count(layer.parameters()) for layer in layers]
+    parts = {name: _count(part.parameters()) for name, part in model.named_children()}
+    whole = Count(*map(sum, zip(*parts.values(), strict=True)))
+    within = Count(sum(one.all for one in inside), sum(one.trained for one in inside))
+    return Inventory(parts, max(inside), Count(whole.all - within.all, whole.trained - within.trained))
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> Count:
+    sizes = [(parameter.numel(), parameter.numel() * parameter.requires_grad) for parameter in parameters]
+    return Count(sum(size for size, _ in sizes), sum(trained for _, trained in sizes))
+
+
+class _State(NamedTuple):
+    """Bytes for each number that is kept over a whole step."""
+
+    weight: float
+    gradient: float
+    optimizer: float
+    kept: float
+    """Of `gradient`, what is there from the first micro-batch on: all under DDP, whose buckets stay."""
+
+
+def memory(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -> Memory:
+    """Bytes of one of `ranks` ranks."""
+    state, several = _state(strategy, ranks, step.accumulated > 1), step.accumulated > 1
+    whole, tables = inventory.whole, inventory.parts["tables"]
+    rest = Count(whole.all - tables.all, whole.trained - tables.trained)
+    fixed = state.weight * whole.all + state.optimizer * whole.trained
+    gathered, moving = _buffers(strategy, inventory)
+    whole_gradients = strategy in ("single", "zero1") and not several  # those that grow while a pass goes back
+    passing = step.rehearsal.peak(keep=whole_gradients) + state.kept * whole.trained + gathered + moving
+    updating = state.gradient * whole.trained + (moving if strategy in ("zero1", "zero3") else 0)
+    resting = (state.kept * whole.trained if strategy in ("ddp", "zero3") else 0) + step.evaluation + gathered
+    return Memory(
+        weights=state.weight * rest.all,
+        gradients=state.gradient * rest.trained,
+        optimizer=state.optimizer * rest.trained,
+        tables=state.weight * tables.all + (state.gradient + state.optimizer) * tables.trained,
+        activations=step.rehearsal.activations,
+        loss_head=step.rehearsal.loss_head,
+        buffers=gathered + moving,
+        evaluation=step.evaluation,
+        peak=fixed + max(passing, updating, resting),
+    )
+
+
+def _state(strategy: Strategy, ranks: int, several: bool) -> _State:
+    """How parameters, gradients and moments are dealt out; `several` micro-batches make a step."""
+    whole, part = float(FP32), FP32 / ranks
+    match strategy:
+        case "single":
+            return _State(whole, whole, 2 * whole, kept=whole * several)
+        case "ddp":
+            return _State(whole, whole, 2 * whole, kept=whole)
+        case "zero1":  # a rank's share of the reduced gradients stands beside the whole ones
+            return _State(whole, whole + part, 3 * part, kept=whole * several)
+        case "zero2":  # the share is flattened into one vector before the update
+            return _State(whole, 2 * part, 3 * part, kept=part * (1 + several))
+        case "zero3":
+            return _State(part, 2 * part, 2 * part, kept=part)
+        case "fsdp2":  # gradients are dealt out after the last micro-batch of a step only
+            return _State(part, whole if several else part, 2 * part, kept=whole if several else part)
+
+
+def _buffers(strategy: Strategy, inventory: Inventory) -> tuple[float, float]:
+    """Bytes of gathered parameters, and of gradients on their way."""
+    whole, root, block = inventory.whole, inventory.root, inventory.block
+    match strategy:
+        case "zero1" | "zero2":
+            return 0, FP32 * BUCKET
+        case "zero3":
+            stay = min(whole.all, root.all + max(2 * block.all, REUSE))
+            return FP32 * stay, FP32 * (BUCKET + min(BUCKET, whole.trained))
+        case "fsdp2":  # one block in use and one on its way; gradients of the root wait for the end of the pass
+            return FP32 * (root.all + 2 * block.all), FP32 * (root.trained + 2 * max(block.trained, root.trained // 2))
+        case _:
+            return 0, 0
+
+
+def exchanged(strategy: Strategy, inventory: Inventory, ranks: int, accumulated: int) -> float:
+    """Bytes that a rank sends in a step.
+
+    An all-reduce sends each number twice, a gather or a scatter once, all but the rank's own share.
+    """
+    share = FP32 * (ranks - 1) / ranks
+    weights, gradients = share * inventory.whole.all, share * inventory.whole.trained
+    match strategy:
+        case "ddp":
+            return 2 * gradients
+        case "zero1":
+            return 3 * gradients
+        case "zero2":
+            return (2 * accumulated + 1) * gradients
+        case "zero3":
+            again = inventory.whole.all > inventory.root.all + REUSE  # else nothing is freed between the two passes
+            return accumulated * ((1 + again) * weights + gradients)
+        case "fsdp2":
+            return accumulated * (2 * weights - share * inventory.root.all) + gradients
+        case _:
+            return 0
+
+
+def parts(memory: Memory) -> dict[str, float]:
+    """The columns of the table, in order."""
+    return {field.name: getattr(memory, field.name) for field in fields(memory)}
