@@ -47,6 +47,8 @@ class Rehearsal:
     """One micro-batch of `windows` windows of the same length; bytes at each operation are affine in the windows."""
 
     windows: int
+    targets: float
+    """Scored positions of `windows` windows."""
     temporary: npt.NDArray[np.float64]
     """(operations) bytes of everything but parameters and their finished gradients, for `windows` windows."""
     growth: npt.NDArray[np.float64]
@@ -60,9 +62,14 @@ class Rehearsal:
 
     def of(self, windows: int) -> "Rehearsal":
         """The same for another number of windows."""
-        more = windows - self.windows
-        flops = Flops(*(value * windows / self.windows for value in dataclasses.astuple(self.flops)))
-        return dataclasses.replace(self, windows=windows, temporary=self.temporary + more * self.growth, flops=flops)
+        ratio = windows / self.windows
+        return dataclasses.replace(
+            self,
+            windows=windows,
+            targets=self.targets * ratio,
+            temporary=self.temporary + (windows - self.windows) * self.growth,
+            flops=Flops(*(value * ratio for value in dataclasses.astuple(self.flops))),
+        )
 
     @property
     def activations(self) -> float:
@@ -133,6 +140,7 @@ class Stage:
         inside = sum(tracker.other[head])
         return Rehearsal(
             windows,
+            targets,
             np.array(tracker.temporary, dtype=float),
             np.zeros(len(tracker.temporary)),
             np.array(tracker.gradients, dtype=float),
