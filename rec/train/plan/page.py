@@ -8,7 +8,7 @@ from rec.train.plan.strategies import Strategy, parts
 
 def page(plan: Plan) -> str:
     """The whole plan as text."""
-    return "\n\n".join(("\n".join(block)) for block in (_head(plan), _parameters(plan), _table(plan), _findings(plan)))
+    return "\n\n".join("\n".join(block) for block in (_head(plan), _parameters(plan), _table(plan), _findings(plan)))
 
 
 def _head(plan: Plan) -> list[str]:
@@ -19,10 +19,10 @@ def _head(plan: Plan) -> list[str]:
     share = flops.loss / (flops.backbone + flops.attention + flops.loss)
     return [
         f"{run.name}: {work.users:,} users, {work.items:,} items, {work.windows:,} windows of at most {work.longest}",
-        f"{machine.ranks} processes on {machine.nodes} machine{'s' * (machine.nodes > 1)}, {_size(machine.memory)} each, "
+        f"{_many(machine.ranks, 'process')} on {_many(machine.nodes, 'machine')}, {_size(machine.memory)} each, "
         f"{run.train.precision}",
-        f"a step: {run.data.global_batch} windows = {machine.ranks} processes x {accumulated} micro-batches of "
-        f"{run.data.micro_batch}; {_flops(plan.flops_of_step)}, {share:.0%} of it in the loss",
+        f"a step: {run.data.global_batch} windows = {_many(machine.ranks, 'process')} x "
+        f"{_many(accumulated, 'micro-batch')} of {run.data.micro_batch}; {_flops(plan.flops_of_step)}, {share:.0%} of it in the loss",
         f"an epoch: {plan.steps_of_epoch:,.1f} steps; the run: {run.train.steps:,} steps = {epochs:,.1f} epochs",
     ]
 
@@ -37,14 +37,14 @@ def _table(plan: Plan) -> list[str]:
     columns = [name.replace("_", " ") for name in parts(plan.memory(plan.strategies[0]))]
     widths = [max(9, len(name)) for name in columns]
     names = " ".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
-    lines = [f"{'GB a process':<12} {names}  fits  {'sent/step':>9} {'h/epoch':>8} {'h/run':>8}"]
+    lines = [f"{'GB a process':<12} {names}  fits  {'sent/step':>9} {'epoch':>9} {'run':>9}"]
     for strategy in plan.strategies:
         values = parts(plan.memory(strategy)).values()
         sizes = " ".join(f"{value / 1e9:>{width}.2f}" for value, width in zip(values, widths, strict=True))
         fits = "yes" if plan.fits(strategy) else "no"
         lines.append(
             f"{strategy:<12} {sizes}  {fits:<4}  {plan.exchanged(strategy) / 1e9:>9.2f} "
-            f"{_hours(plan.hours_of_epoch(strategy)):>8} {_hours(plan.hours_of_run(strategy)):>8}"
+            f"{_time(plan.hours_of_epoch(strategy)):>9} {_time(plan.hours_of_run(strategy)):>9}"
         )
     return lines
 
@@ -95,6 +95,11 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     )
 
 
+def _many(count: int, what: str) -> str:
+    plural = "es" if what.endswith(("s", "h")) else "s"
+    return f"{count} {what}{plural if count > 1 else ''}"
+
+
 def _size(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
 
@@ -106,5 +111,8 @@ def _flops(count: float) -> str:
     return f"{count / 1e6:,.1f} MFLOP"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.3g}"
+def _time(hours: float) -> str:
+    for unit, scale in (("h", 1.0), ("min", 60.0)):
+        if hours * scale >= 1:
+            return f"{hours * scale:,.1f} {unit}"
+    return f"{hours * 3600:,.1f} s"

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from rec.config.tree import Run
 from rec.data.batch import Queries, Sequences
 from rec.models import build
+from rec.nn.backbone import blocks
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -53,8 +54,10 @@ class Rehearsal:
     """(operations) bytes of everything but parameters and their finished gradients, for `windows` windows."""
     growth: npt.NDArray[np.float64]
     """(operations) what each further window adds to `temporary`."""
-    gradients: npt.NDArray[np.float64]
-    """(operations) bytes of finished gradients, if none is given away before the step is taken."""
+    root: npt.NDArray[np.float64]
+    """(operations) bytes of finished gradients of what lies outside the layers, if none is given away."""
+    layers: npt.NDArray[np.float64]
+    """(operations) the same for the layers of the backbone."""
     head: slice
     """The operations from the last state of the backbone to its gradient: the loss, forward and backward."""
     flops: Flops
@@ -81,9 +84,14 @@ class Rehearsal:
         """Bytes that the loss adds at most to what the backbone keeps."""
         return float(self.temporary[self.head].max() - self.temporary[self.head.start])
 
-    def peak(self, *, keep: bool) -> float:
-        """Bytes at the fullest moment, with finished gradients (`keep`) or without."""
-        return float((self.temporary + self.gradients * keep).max())
+    @property
+    def forward(self) -> float:
+        """Bytes at the fullest moment before the loss."""
+        return float(self.temporary[: self.head.start + 1].max())
+
+    def peak(self, *, root: float, layers: float) -> float:
+        """Bytes at the fullest moment, if these shares of finished gradients are kept."""
+        return float((self.temporary + root * self.root + layers * self.layers).max())
 
 
 class Stage:
@@ -143,7 +151,8 @@ class Stage:
             targets,
             np.array(tracker.temporary, dtype=float),
             np.zeros(len(tracker.temporary)),
-            np.array(tracker.gradients, dtype=float),
+            np.array(tracker.root, dtype=float),
+            np.array(tracker.layers, dtype=float),
             head,
             Flops(backbone=sum(tracker.other) - inside, attention=sum(tracker.attention), loss=inside),
         )
@@ -189,13 +198,15 @@ class _Tracker(TorchDispatchMode):
         super().__init__()
         self.targets = targets
         self.temporary: list[float] = []
-        self.gradients: list[float] = []
+        self.root: list[float] = []
+        self.layers: list[float] = []
         self.other: list[float] = []
         self.attention: list[float] = []
         self.marks: list[int] = []
-        self._live = self._finished = 0
+        self._live = self._root = self._layers = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._hooks = []
+        self._inside = {id(one) for layer in blocks(model) for one in layer.parameters()}
         for tensor in (*model.parameters(), *model.buffers()):
             self._known[tensor.untyped_storage()] = 0
         for parameter in model.parameters():
@@ -223,7 +234,8 @@ class _Tracker(TorchDispatchMode):
         self.attention.append(attention)
         self.other.append(other)
         self.temporary.append(self._live)
-        self.gradients.append(self._finished)
+        self.root.append(self._root)
+        self.layers.append(self._layers)
 
     def _meet(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -240,7 +252,10 @@ class _Tracker(TorchDispatchMode):
         assert parameter.grad is not None
         size = parameter.grad.untyped_storage().nbytes()
         self._live -= size
-        self._finished += size
+        if id(parameter) in self._inside:
+            self._layers += size
+        else:
+            self._root += size
         self._write_down(0.0, 0.0)
 
 

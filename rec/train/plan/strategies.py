@@ -3,7 +3,7 @@
 Parameters, gradients and moments are fp32 under every strategy; `train.precision` is autocast. N is the number of ranks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
@@ -15,8 +15,8 @@ from rec.train.plan.rehearsal import Rehearsal
 Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
 FP32 = 4
 """Bytes of a number."""
-BUCKET = 500_000_000
-"""Numbers in the buffer in which DeepSpeed collects gradients before it exchanges them: its own default."""
+BUCKET = 50_000_000
+"""Numbers in the buffer in which DeepSpeed collects gradients before it exchanges them, or gathers ahead."""
 REUSE = 1_000_000_000
 """ZeRO-3 keeps a gathered parameter that is needed again before so many others: DeepSpeed's own default."""
 
@@ -95,26 +95,20 @@ def _count(parameters: Iterable[nn.Parameter]) -> Count:
 
 
 class _State(NamedTuple):
-    """Bytes for each number that is kept over a whole step."""
+    """Bytes of each number that is kept over a whole step."""
 
     weight: float
     gradient: float
     optimizer: float
-    kept: float
-    """Of `gradient`, what is there from the first micro-batch on: all under DDP, whose buckets stay."""
 
 
 def memory(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -> Memory:
     """Bytes of one of `ranks` ranks."""
-    state, several = _state(strategy, ranks, step.accumulated > 1), step.accumulated > 1
+    state = _state(strategy, ranks, several=step.accumulated > 1)
     whole, tables = inventory.whole, inventory.parts["tables"]
     rest = Count(whole.all - tables.all, whole.trained - tables.trained)
     fixed = state.weight * whole.all + state.optimizer * whole.trained
-    gathered, moving = _buffers(strategy, inventory)
-    whole_gradients = strategy in ("single", "zero1") and not several  # those that grow while a pass goes back
-    passing = step.rehearsal.peak(keep=whole_gradients) + state.kept * whole.trained + gathered + moving
-    updating = state.gradient * whole.trained + (moving if strategy in ("zero1", "zero3") else 0)
-    resting = (state.kept * whole.trained if strategy in ("ddp", "zero3") else 0) + step.evaluation + gathered
+    buffers = _buffers(strategy, inventory)
     return Memory(
         weights=state.weight * rest.all,
         gradients=state.gradient * rest.trained,
@@ -122,43 +116,97 @@ def memory(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -> 
         tables=state.weight * tables.all + (state.gradient + state.optimizer) * tables.trained,
         activations=step.rehearsal.activations,
         loss_head=step.rehearsal.loss_head,
-        buffers=gathered + moving,
+        buffers=buffers,
         evaluation=step.evaluation,
-        peak=fixed + max(passing, updating, resting),
+        peak=fixed + max(_moments(strategy, inventory, step, ranks)),
     )
 
 
-def _state(strategy: Strategy, ranks: int, several: bool) -> _State:
+def _state(strategy: Strategy, ranks: int, *, several: bool) -> _State:
     """How parameters, gradients and moments are dealt out; `several` micro-batches make a step."""
     whole, part = float(FP32), FP32 / ranks
     match strategy:
         case "single":
-            return _State(whole, whole, 2 * whole, kept=whole * several)
-        case "ddp":
-            return _State(whole, whole, 2 * whole, kept=whole)
+            return _State(whole, whole, 2 * whole)
+        case "ddp":  # the buckets, and beside them what several micro-batches add up before they are exchanged
+            return _State(whole, whole * (1 + several), 2 * whole)
         case "zero1":  # a rank's share of the reduced gradients stands beside the whole ones
-            return _State(whole, whole + part, 3 * part, kept=whole * several)
-        case "zero2":  # the share is flattened into one vector before the update
-            return _State(whole, 2 * part, 3 * part, kept=part * (1 + several))
+            return _State(whole, whole + part, 3 * part)
+        case "zero2":  # the share, what earlier micro-batches added up, and one vector of it for the update
+            return _State(whole, (2 + several) * part, 3 * part)
         case "zero3":
-            return _State(part, 2 * part, 2 * part, kept=part)
+            return _State(part, 2 * part, 3 * part)
         case "fsdp2":  # gradients are dealt out after the last micro-batch of a step only
-            return _State(part, whole if several else part, 2 * part, kept=whole if several else part)
+            return _State(part, whole if several else part, 2 * part)
 
 
-def _buffers(strategy: Strategy, inventory: Inventory) -> tuple[float, float]:
+def _buffers(strategy: Strategy, inventory: Inventory) -> float:
     """Bytes of gathered parameters, and of gradients on their way."""
-    whole, root, block = inventory.whole, inventory.root, inventory.block
+    root, block = inventory.root, inventory.block
     match strategy:
         case "zero1" | "zero2":
-            return 0, FP32 * BUCKET
+            return FP32 * BUCKET
         case "zero3":
-            stay = min(whole.all, root.all + max(2 * block.all, REUSE))
-            return FP32 * stay, FP32 * (BUCKET + min(BUCKET, whole.trained))
-        case "fsdp2":  # one block in use and one on its way; gradients of the root wait for the end of the pass
-            return FP32 * (root.all + 2 * block.all), FP32 * (root.trained + 2 * max(block.trained, root.trained // 2))
+            return _gathered(strategy, inventory) + FP32 * 2 * BUCKET + _ahead(inventory)
+        case "fsdp2":
+            return _gathered(strategy, inventory) + FP32 * max(2 * block.trained, root.trained)
         case _:
-            return 0, 0
+            return 0
+
+
+def _gathered(strategy: Strategy, inventory: Inventory) -> float:
+    """Bytes of parameters that a rank has whole at a time, though it keeps a share of them only."""
+    whole, root, block = inventory.whole, inventory.root, inventory.block
+    if strategy == "zero3":
+        return FP32 * min(whole.all, root.all + max(2 * block.all, REUSE))
+    if strategy == "fsdp2":
+        return FP32 * (root.all + 3 * block.all)  # a block in use, the next, and that one on its way
+    return 0
+
+
+def _ahead(inventory: Inventory) -> float:
+    """Bytes of parameters that ZeRO-3 has gathered, but not yet put in their place."""
+    return FP32 * min(BUCKET, inventory.whole.all)
+
+
+def _moments(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -> Iterator[float]:
+    """Bytes, beyond weights and optimizer, at the moments that may be the fullest: passes, update, evaluation."""
+    several, rehearsal = step.accumulated > 1, step.rehearsal
+    gradients, part = FP32 * inventory.whole.trained, FP32 * inventory.whole.trained / ranks
+    gathered, bucket = _gathered(strategy, inventory), FP32 * BUCKET
+    match strategy:
+        case "single":
+            yield (gradients + rehearsal.peak(root=0, layers=0)) if several else rehearsal.peak(root=1, layers=1)
+            yield gradients
+            yield step.evaluation
+        case "ddp":
+            yield gradients * (1 + several) + rehearsal.peak(root=0, layers=0)
+            yield gradients + step.evaluation
+        case "zero1":
+            yield bucket + (
+                (gradients + rehearsal.peak(root=0, layers=0)) if several else rehearsal.peak(root=1, layers=1)
+            )
+            yield bucket + gradients + part
+            yield step.evaluation
+        case "zero2":
+            yield bucket + part * (1 + several) + rehearsal.peak(root=0, layers=0)
+            yield part * (2 + several) + bucket * several
+            yield step.evaluation
+        case "zero3":
+            held = part + gathered + 2 * bucket
+            yield held + _ahead(inventory) + rehearsal.forward
+            yield held + FP32 * min(BUCKET, inventory.whole.trained) + rehearsal.peak(root=0, layers=0)
+            yield part + held - gathered
+            yield held + _ahead(inventory) + step.evaluation
+        case "fsdp2":
+            root, leaving = FP32 * inventory.root.trained, FP32 * 2 * inventory.block.trained
+            yield gathered + FP32 * inventory.root.all  # on its way
+            if several:
+                yield gathered + leaving + gradients + rehearsal.peak(root=0, layers=0)
+            else:
+                yield gathered + leaving + rehearsal.peak(root=1, layers=1 / ranks)
+            yield (gradients if several else part + root) + root + part
+            yield gathered + step.evaluation
 
 
 def exchanged(strategy: Strategy, inventory: Inventory, ranks: int, accumulated: int) -> float:
