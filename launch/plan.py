@@ -29,7 +29,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--gpus", type=int, help="GPUs of a machine (default: those here; without any, the CPU here)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
     parser.add_argument("--memory", help="of each GPU, for example 80GB or 74GiB (default: that of the GPU here)")
-    parser.add_argument("--tflops", type=float, help="peak speed of a GPU, dense, at train.precision (default: an H100's)")
+    parser.add_argument(
+        "--tflops", type=float, help="peak speed of a GPU, dense, at train.precision (default: an H100's)"
+    )
     sizes = parser.add_argument_group("before the dataset is prepared", "all three, in place of the dataset")
     for name in ("users", "items", "interactions"):
         sizes.add_argument(f"--{name}", type=int)
@@ -64,7 +66,9 @@ def work(given: argparse.Namespace, run: "Run") -> "Work":
         except DatasetError as error:
             raise DatasetError(f"{error}, or give --users, --items and --interactions to plan without it") from None
     if missing:
-        raise ConfigError(f"{' and '.join(missing)} is missing; a dataset that is not there yet needs all three numbers")
+        raise ConfigError(
+            f"{' and '.join(missing)} is missing; a dataset that is not there yet needs all three numbers"
+        )
     for name, value in counts.items():
         positive(name, value)
     return of_counts(counts["users"], counts["items"], counts["interactions"], run)

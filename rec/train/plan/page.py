@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rec.train.plan.plan import BETWEEN, INSIDE, ROOM, UTILISATION, Plan
-from rec.train.plan.strategies import Strategy, parts
+from rec.train.plan.strategies import parts
 
 
 def page(plan: Plan) -> str:
@@ -22,7 +22,8 @@ def _head(plan: Plan) -> list[str]:
         f"{_many(machine.ranks, 'process')} on {_many(machine.nodes, 'machine')}, {_size(machine.memory)} each, "
         f"{run.train.precision}",
         f"a step: {run.data.global_batch} windows = {_many(machine.ranks, 'process')} x "
-        f"{_many(accumulated, 'micro-batch')} of {run.data.micro_batch}; {_flops(plan.flops_of_step)}, {share:.0%} of it in the loss",
+        f"{_many(accumulated, 'micro-batch')} of {run.data.micro_batch}; "
+        f"{_flops(plan.flops_of_step)}, {share:.0%} of it in the loss",
         f"an epoch: {plan.steps_of_epoch:,.1f} steps; the run: {run.train.steps:,} steps = {epochs:,.1f} epochs",
     ]
 
@@ -55,22 +56,17 @@ def _findings(plan: Plan) -> list[str]:
 
 def _fitting(plan: Plan) -> Iterator[str]:
     fitting = [strategy for strategy in plan.strategies if plan.fits(strategy)]
-    asked = plan.run.data.micro_batch
     if fitting:
         yield f"{fitting[0]} is the simplest strategy that fits."
     else:
-        yield f"No strategy fits with data.micro_batch={asked}."
-    for strategy in fitting[:1] or plan.strategies:
-        yield from _largest(plan, strategy, asked)
-    if not any(plan.largest_micro_batch(strategy) for strategy in plan.strategies):
-        yield "Not even one window fits: take a smaller backbone, more memory, or more processes."
-
-
-def _largest(plan: Plan, strategy: Strategy, asked: int) -> Iterator[str]:
-    largest = plan.largest_micro_batch(strategy)
-    if largest and largest != asked:
-        peak = plan.memory(strategy, largest).peak
-        yield f"Under {strategy} the largest data.micro_batch that fits is {largest} ({_size(peak)})."
+        yield f"No strategy fits with data.micro_batch={plan.run.data.micro_batch}."
+    largest = {strategy: plan.largest_micro_batch(strategy) for strategy in fitting[:1] or plan.strategies}
+    for strategy, windows in largest.items():
+        if windows:
+            peak = _size(plan.memory(strategy, windows).peak)
+            yield f"The largest data.micro_batch that fits under {strategy} is {windows} ({peak})."
+    if not any(largest.values()):
+        yield "Not even one window at a time fits: take a smaller backbone, more memory, or more processes."
 
 
 def _warnings(plan: Plan) -> Iterator[str]:

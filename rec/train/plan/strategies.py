@@ -1,6 +1,6 @@
 """Bytes of one rank under each strategy, from what a step keeps and how the strategy deals out the rest.
 
-Parameters, gradients and moments are fp32 under every strategy; `train.precision` is autocast. N is the number of ranks.
+Parameters, gradients and moments are fp32 under every strategy; `train.precision` is autocast.
 """
 
 from collections.abc import Iterable, Iterator
