@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 RAW := data/ml-100k
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test lint types fmt bench clean
+.PHONY: setup demo test slurm lint types fmt bench clean
 
 setup: $(INSTALLED)
 
@@ -44,9 +44,15 @@ demo: | data/ml-100k.prepared
 test: $(INSTALLED)
 	$(BIN)/pytest
 
+# Training jobs under a real Slurm on this machine: Debian, root.
+slurm: $(INSTALLED)
+	tests/slurm/install.sh
+	$(BIN)/pytest -m slurm tests/slurm
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck -x slurm/*.sh tests/slurm/*.sh .ci/run
 
 types: $(INSTALLED)
 	$(BIN)/mypy

@@ -15,6 +15,12 @@ PLACES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, er
 """What the system says of a path that cannot be used: the user's to mend, not a defect."""
 
 
+def code_of(error: BaseException) -> int:
+    """Exit code of a command that ends with an error."""
+    theirs = isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in PLACES)
+    return WRONG_INPUT if theirs else FAILED
+
+
 def command(main: Callable[[], int]) -> Callable[[], int]:
     """A verb's `main`, with user errors shown as one sentence and exit code 2."""
 
@@ -22,14 +28,15 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
     def run() -> int:
         try:
             return main()
-        except UserError as error:
-            say = str(error)
-        except OSError as error:
-            if error.errno not in PLACES:
+        except (UserError, OSError) as error:
+            if getattr(error, "told", False):
+                return WRONG_INPUT
+            if code_of(error) != WRONG_INPUT:
                 raise
-            say = (
-                f"cannot use {error.filename or 'the disk'}: {error.strerror}; choose another place, or make room there"
-            )
+            say = str(error)
+            if isinstance(error, OSError):
+                where = error.filename or "the disk"
+                say = f"cannot use {where}: {error.strerror}; choose another place, or make room there"
         print(f"{sys.argv[0].split('/')[-1]}: {say}", file=sys.stderr)
         return WRONG_INPUT
 

@@ -15,10 +15,7 @@ from launch.command import DONE, command
 from rec.errors import CheckpointError
 
 if TYPE_CHECKING:
-    import torch
-
     from rec.data.dataset import Dataset
-    from rec.ranks import Ranks
 
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20", "mrr@10")
 EXPOSURE = ("coverage@10", "popularity@10")
@@ -46,10 +43,10 @@ def main() -> int:
     from rec.models.baselines import BASELINES
 
     ranks = world.from_environment()
-    world.join(ranks)
-    device = own_device(ranks)
     opened = saved.load(asked.run)
     run = opened.run
+    world.join(ranks, run.train.hang_after)
+    device = world.device_of(ranks)
     dataset = Dataset.open(run.dataset)
     require_same(opened.about["dataset"], dataset)
     compared = compare(
@@ -89,16 +86,6 @@ def require_same(trained: str, dataset: "Dataset") -> None:
             f"the model was trained on dataset {trained[:12]}, but {dataset.root} is {dataset.fingerprint[:12]}; "
             "prepare that folder again with the options it had"
         )
-
-
-def own_device(ranks: "Ranks") -> "torch.device":
-    """The accelerator of this rank, where the machine has any."""
-    import torch
-
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is None:
-        return torch.device("cpu")
-    return torch.device(accelerator.type, ranks.local_rank % torch.accelerator.device_count())
 
 
 def digest(weights: Path) -> str:

@@ -1,115 +1,186 @@
 """`kindling train CONFIG [key=value ...]`: train, or go on with, a run on any number of processes."""
 
 import argparse
+import os
 import sys
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.command import DONE, FAILED, STOPPED, command
+from launch.command import DONE, FAILED, STOPPED, code_of, command
+from launch.strategy import NAMES
 
 if TYPE_CHECKING:
     from rec.config.tree import Run
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.models.base import Recommender
+    from rec.train.status import Status
+    from rec.train.stop import Stop
+    from rec.train.strategies.engine import Engine
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kindling train", description="Train a run, or go on with it.")
     parser.add_argument("config", type=Path, help="YAML file of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
-    return parser.parse_args()
+    parser.add_argument(
+        "--strategy",
+        help=f"{', '.join(NAMES)}, or a DeepSpeed JSON file; without it, what `accelerate launch` asks for, else ddp",
+    )
+    parser.add_argument("--stage", type=Path, metavar="FOLDER", help="read the dataset from a copy on this node")
+    parser.add_argument("--print-folder", action="store_true", help="print the folder of the run, and do nothing else")
+    return parser.parse_intermixed_args()
 
 
 @command
 def main() -> int:
     """Trains from where the run folder stands; the same command typed again goes on."""
-    given = arguments()
-    from rec.config.load import load
-
-    return execute(load(given.config, given.overrides))
-
-
-def execute(run: "Run") -> int:
-    """A run, whole. Whatever can be wrong with it is checked before memory is spent on the model."""
-    import torch
-
-    from rec import ranks as world
-    from rec.data.dataset import Dataset
-    from rec.data.feed import Feed
-    from rec.eval.evaluate import validation
-    from rec.models import build
-    from rec.report import Report
-    from rec.train import trackers
-    from rec.train.engine import Engine
-    from rec.train.keeper import Keeper
-    from rec.train.loop import NotFinite, train
-    from rec.train.optim import build_optimizer
     from rec.train.stop import Stop
 
+    with Stop() as stop:
+        given = arguments()
+        from rec.config.load import load
+
+        run = load(given.config, given.overrides)
+        if given.print_folder:
+            print(run.folder)
+            return DONE
+        return for_the_launcher(execute(run, given.strategy, given.stage, stop))
+
+
+def for_the_launcher(code: int) -> int:
+    """The exit code as a launcher should see it: one that starts again what failed takes a stop for a failure.
+
+    To such a launcher a stop is a success; RUN/status.json tells them apart.
+    """
+    return DONE if code == STOPPED and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) else code
+
+
+def execute(
+    run: "Run", strategy: str | None = None, stage: Path | None = None, stop: "Stop | None" = None
+) -> int:
+    """A run from its start to its last word in RUN/status.json; its exit code.
+
+    Signals are heard from the construction of `stop` on; without one, from here on.
+
+    Args:
+        strategy: what the command line says of it.
+        stage: a folder below which the dataset is copied and read; in all records it is where the run says.
+    """
+    from launch.strategy import asked
+    from rec import ranks as world
+    from rec.train.nonfinite import NotFinite
+    from rec.train.status import Status
+    from rec.train.stop import Stop
+    from rec.train.strategies import build
+
+    if stop is None:
+        with Stop() as stop:
+            return execute(run, strategy, stage, stop)
     ranks = world.from_environment()
-    dataset = Dataset.open(run.dataset)
-    check(run, dataset)
-    feed = Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
-    engine = Engine(run.train.precision, ranks)
-    keeper = Keeper(run, dataset, ranks)
-    stop = Stop(run.folder)
-
-    torch.manual_seed(run.seed)
-    model = build(run.model, users=dataset.users, items=dataset.items)
-    model.require_room(run.data.max_items)
-    if keeper.newest is None:
-        model.start(dataset)
-    engine.prepare(model, build_optimizer(model, run.optim))
-    progress = keeper.restore(engine)
-
-    outside = trackers.start(run, progress.step, progress.trackers) if ranks.first else []
-    progress.trackers = trackers.identifiers(outside)
-    report = Report(run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, trackers=outside)
-    report.say(describe(run, model, feed, progress.step))
+    status = Status(run.folder, steps=run.train.steps, first=ranks.first)
+    stop.watch(status, grace=run.train.grace, restarted=world.restarts() > 0)
     try:
-        finished = train(
-            run,
-            engine,
-            feed,
-            validate=lambda: validation(
-                engine.model, dataset, config=run.eval, max_items=run.data.max_items, ranks=ranks, device=engine.device
-            ),
-            save=lambda best: keeper.save(engine, progress, best=best),
-            report=report,
-            stop=stop,
-            progress=progress,
-        )
+        world.join(ranks, run.train.hang_after)
+        engine = ranks.together(lambda: build(asked(strategy, ranks, run), run, ranks))
+        finished = work(run, engine, stop, status, stage)
     except NotFinite as error:
+        status.end("failed", FAILED)
         print(f"kindling train: {error}", file=sys.stderr)
         return FAILED
-    finally:
-        feed.close()
-        report.close()
-        stop.close()
+    except BaseException as error:
+        status.end("failed", code_of(error))
+        raise
+    code = DONE if finished else STOPPED
+    status.end("done" if finished else "stopped", code)
+    ranks.gather(None)  # a launcher ends the others as soon as the first has left with another code than 0
+    world.leave()
+    return code
+
+
+def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status", stage: Path | None) -> bool:
+    """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
+    from rec.data.feed import Feed
+    from rec.eval.evaluate import validation
+    from rec.report import Report
+    from rec.train import trackers
+    from rec.train.keeper import Keeper
+    from rec.train.loop import train
+
+    ranks = engine.ranks
+    dataset = ranks.together(lambda: opened(run, stage))
+    feed = ranks.together(
+        lambda: Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
+    )
+    with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
+        model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
+        arithmetic = describe(run, engine.name, model, feed)
+        engine.prepare(model, run.optim)
+        progress = keeper.restore(engine)
+        status.running(progress.step)
+
+        outside = trackers.start(run, progress.step + 1, progress.trackers) if ranks.first else []
+        progress.trackers = trackers.identifiers(outside)
+        report = Report(
+            run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, owed=progress.owed, trackers=outside
+        )
+        with closing(report):
+            report.say(arithmetic)
+            if progress.step:
+                report.say(f"going on from step {progress.step:,}")
+            validate = partial(
+                validation,
+                engine.model,
+                dataset,
+                config=run.eval,
+                max_items=run.data.max_items,
+                ranks=ranks,
+                device=engine.device,
+                asked=lambda: stop.asked or keeper.failed,
+            )
+            finished = train(run, engine, feed, validate, keeper, report, stop, progress)
     best = "not evaluated"
     if progress.best is not None:
         best = f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}"
     how = "done" if finished else "stopped and saved; the same command goes on"
     report.say(f"{how}: step {progress.step}, {best}; the run is in {run.folder}")
-    world.leave()
-    return DONE if finished else STOPPED
+    return finished
 
 
-def check(run: "Run", dataset: "Dataset") -> None:
-    """Raises what would otherwise stop the run at its first evaluation."""
+def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
+    """The run's model; as it starts, unless a checkpoint follows."""
+    import torch
+
+    from rec.models import build
+
+    torch.manual_seed(run.seed)
+    model = build(run.model, users=dataset.users, items=dataset.items, weights=fresh)
+    model.require_room(run.data.max_items)
+    if fresh:
+        model.start(dataset)
+    return model
+
+
+def opened(run: "Run", stage: Path | None) -> "Dataset":
+    """The run's dataset. Raises what would otherwise stop the run at its first evaluation."""
+    from rec.data import staging
+    from rec.data.dataset import Dataset
     from rec.errors import DatasetError
     from rec.eval.metrics import parse_all
 
+    dataset = Dataset.open(run.dataset if stage is None else staging.stage(run.dataset, stage))
     parse_all((run.eval.select, *run.eval.metrics))
     if not len(dataset.queries("valid")):
         raise DatasetError(
             f"{dataset.root} has no targets in the split 'valid', which chooses the best checkpoint; "
             "prepare it with another --split or --split-at"
         )
+    return dataset
 
 
-def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:
+def describe(run: "Run", strategy: str, model: "Recommender", feed: "Feed") -> str:
     """The arithmetic of a run, before its first step."""
     everything = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -119,10 +190,10 @@ def describe(run: "Run", model: "Recommender", feed: "Feed", start: int) -> str:
         f"{run.name}: {feed.dataset.users:,} users, {feed.dataset.items:,} items, split {feed.dataset.split_name}, "
         f"dataset {feed.dataset.fingerprint[:12]}",
         f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.targets:,} targets",
-        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes; "
+        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes ({strategy}); "
         f"{run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
     ]
-    return "\n".join(lines + [f"going on from step {start:,}"] * (start > 0))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

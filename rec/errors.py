@@ -8,6 +8,9 @@ a traceback and exits with code 2.
 class UserError(Exception):
     """Base of the errors that end a command with exit code 2."""
 
+    told = False
+    """Whether another rank tells it: what all ranks raise together is printed once."""
+
 
 class ConfigError(UserError):
     """A configuration key or value, or a command-line argument."""

@@ -1,13 +1,20 @@
 """Who am I among how many. The only door to torch.distributed, and the one answer to "which rank"."""
 
+import dataclasses
 import os
+import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from rec.errors import UserError
+from rec.rendezvous import attempt, torchrun_variables
 
 T = TypeVar("T")
 
@@ -19,6 +26,8 @@ class Ranks:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    group: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    """Over which the ranks talk; None is the group that `join` made."""
 
     @property
     def first(self) -> bool:
@@ -30,22 +39,14 @@ class Ranks:
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
-
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is raised on any rank: what all ranks must agree on before they act together."""
-        return flag if self.world == 1 else any(self.gather(flag))
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Element-wise sum over ranks of a tensor on the training device."""
         if self.world > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
-
-    def barrier(self) -> None:
-        if self.world > 1:
-            dist.barrier()
 
     def first_only(self, act: Callable[[], T]) -> T:
         """Runs `act` on the first rank while the others wait; its value, or its exception, on every rank."""
@@ -56,14 +57,73 @@ class Ranks:
             except Exception as error:
                 outcome[1] = error
         if self.world > 1:
-            dist.broadcast_object_list(outcome, src=0)
+            dist.broadcast_object_list(outcome, src=0, group=self.group)
         if outcome[1] is not None:
-            raise outcome[1]
+            raise self._told_once(outcome[1])
         return outcome[0]
+
+    def together(self, act: Callable[[], T]) -> T:
+        """Runs `act` on every rank; if it fails on any, all raise, and none is left waiting for the one that failed.
+
+        The error stays what it is, so that wrong input ends every rank as wrong input. It says where it happened,
+        unless it happened everywhere.
+        """
+        value, own = None, None
+        try:
+            value = act()
+        except Exception as error:
+            own = error
+        failed = {rank: error for rank, error in enumerate(self.gather(_portable(own))) if error is not None}
+        if not failed:
+            return value  # type: ignore[return-value]
+        shown = own or next(iter(failed.values()))
+        if len(failed) < self.world:
+            where = name_ranks(list(failed))
+            shown = type(shown)(f"on {where}: {shown}") if isinstance(shown, UserError) else shown
+            shown.add_note(f"this happened on {where} of {self.world}")
+        raise self._told_once(shown)
+
+    def _told_once(self, error: Exception) -> Exception:
+        """An error that every rank raises: the first one tells it."""
+        if isinstance(error, UserError):
+            error.told = not self.first
+        return error
+
+
+def name_ranks(ranks: list[int]) -> str:
+    """Ascending ranks, in words.
+
+    >>> name_ranks([3]), name_ranks([0, 1, 2, 5])
+    ('rank 3', 'ranks 0-2, 5')
+    """
+    spans: list[list[int]] = []
+    for rank in ranks:
+        if spans and rank == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], rank]
+        else:
+            spans.append([rank])
+    return ("ranks " if len(ranks) > 1 else "rank ") + ", ".join("-".join(map(str, span)) for span in spans)
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error, or one that says the same and can be sent to another rank."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def from_environment() -> Ranks:
-    """The ranks as the launcher (torchrun, `accelerate launch`, srun with either) has set them."""
+    """The ranks as the launcher (torchrun, `accelerate launch`, mpirun, srun with MPI) has set them.
+
+    Under MPI, the variables that torchrun would have set are set here, for everybody who reads them.
+
+    Raises:
+        ConfigError: if several processes were started in a way that leaves each of them alone.
+    """
+    if "RANK" not in os.environ:
+        os.environ |= torchrun_variables()
     return Ranks(
         rank=int(os.environ.get("RANK", 0)),
         world=int(os.environ.get("WORLD_SIZE", 1)),
@@ -71,10 +131,47 @@ def from_environment() -> Ranks:
     )
 
 
-def join(ranks: Ranks) -> None:
-    """Joins the group of processes that the launcher started, for work in which only small values are exchanged."""
-    if ranks.world > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo")
+def restarts() -> int:
+    """How often torchrun, or `accelerate launch`, has started the processes of this job anew after one had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def device_of(ranks: Ranks) -> torch.device:
+    """The accelerator of this rank, where the machine has any."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return torch.device("cpu")
+    return torch.device(accelerator.type, ranks.local_rank % torch.accelerator.device_count())
+
+
+def join(ranks: Ranks, seconds: float) -> None:
+    """Joins the group of processes that the launcher started, before anybody else makes one.
+
+    A rank that keeps the others waiting for longer than `seconds` in an exchange ends them with an error. Values
+    travel over gloo; tensors on an accelerator by its own means.
+    """
+    if ranks.world == 1 or dist.is_initialized():
+        return
+    limit, device = timedelta(seconds=seconds), device_of(ranks)
+    backend = "gloo"
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device)
+        backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
+    store, rank, world = next(rendezvous("env://", timeout=limit))
+    store = dist.PrefixStore(attempt(store, rank, world, seconds), store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
+
+
+def beside(ranks: Ranks, seconds: float) -> Ranks:
+    """The same ranks over a second group, for a thread that exchanges small values while the first group is busy.
+
+    Every rank has to call it. In the new group a rank may keep the others waiting for `seconds`; a thread that waits
+    in it should be a daemon, so that an error in the first group ends the process at once.
+    """
+    if ranks.world == 1:
+        return ranks
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+    return dataclasses.replace(ranks, group=group)
 
 
 def leave() -> None:

@@ -1,6 +1,7 @@
 """What a run says: a progress bar or plain lines, and metrics.jsonl. On the first rank only; one schema."""
 
 import json
+import math
 import resource
 import sys
 import time
@@ -10,6 +11,8 @@ from typing import Protocol
 
 import torch
 from tqdm import tqdm
+
+from rec.files import replace_text
 
 Values = Mapping[str, float]
 
@@ -26,16 +29,36 @@ class Report:
     """Measures steps and writes them down.
 
     metrics.jsonl has a line per logged step: {"step", "time" (seconds since 1970), "train/loss", "train/<part>",
-    "train/grad_norm", "train/lr", "speed/positions_per_second" (real input items, all ranks), "speed/wait_share" (of
-    the time, spent waiting for data), "memory/peak_gib" (of this process)}, and one per evaluation with its metrics.
+    "train/grad_norm", "train/lr", "train/skipped" (steps left out so far), "speed/positions_per_second" (real input
+    items, all ranks), "speed/wait_share" (of the time, spent waiting for data), "memory/peak_gib" (of this process)},
+    and one per evaluation with its metrics. A number that is not finite is null, since JSON has no other word for it.
     """
 
-    def __init__(self, folder: Path, *, steps: int, start: int, first: bool, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        steps: int,
+        start: int,
+        first: bool,
+        owed: bool = False,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
+        """Goes on after `start` steps; what was measured later, or is to be measured again, is dropped.
+
+        Args:
+            folder: the run's.
+            steps: of the whole run.
+            start: steps done.
+            first: whether this is the rank that writes.
+            owed: whether the evaluation at `start` comes again.
+            trackers: get what the file gets.
+        """
         self.first, self.trackers = first, trackers
         self.file = folder / "metrics.jsonl"
         if first:
             folder.mkdir(parents=True, exist_ok=True)
-            _forget(self.file, start)
+            _forget(self.file, start, owed=owed)
         shown = first and sys.stderr.isatty()
         self.bar = tqdm(total=steps, initial=start, unit="step", disable=not shown, dynamic_ncols=True)
         self.plain = first and not shown
@@ -94,10 +117,12 @@ class Report:
     def _write(self, step: int, values: dict[str, float]) -> None:
         if not self.first:
             return
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        line = {"step": step, "time": round(time.time(), 3), **dict.fromkeys(values), **finite}
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
         for tracker in self.trackers:
-            tracker.log(values, step=step)
+            tracker.log(finite, step=step)
 
 
 def peak_memory_gib() -> float:
@@ -107,21 +132,20 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _forget(file: Path, start: int) -> None:
-    """Drops lines of steps that will be done again, so that a resumed run has each point once."""
+def _forget(file: Path, start: int, *, owed: bool) -> None:
+    """Drops lines of what will be done again, so that a resumed run has each point once."""
     if not file.is_file():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            step = json.loads(line)["step"]
+            line = json.loads(text)
         except ValueError:  # the run was killed in the middle of its last line
             continue
-        if step <= start:
-            kept.append(line + "\n")
-    beside = file.with_suffix(".tmp")
-    beside.write_text("".join(kept), encoding="utf-8")
-    beside.replace(file)
+        again = owed and any(name.startswith("valid/") for name in line)
+        if line["step"] < start or (line["step"] == start and not again):
+            kept.append(text + "\n")
+    replace_text(file, "".join(kept))
 
 
 def _clock(seconds: float) -> str:

@@ -12,12 +12,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for room in ("launch", "rec") for path in (REPOSITORY / room).rglob("*.py"))
 
-GROUND = ("rec.config", "rec.ranks", "rec.report", "rec.errors")
+GROUND = ("rec.config", "rec.ranks", "rec.report", "rec.errors", "rec.files")
 MAY_IMPORT = {
     "rec.errors": (),
     "rec.config": ("rec.errors",),
-    "rec.ranks": ("rec.errors",),
-    "rec.report": ("rec.errors",),
+    "rec.rendezvous": ("rec.errors",),
+    "rec.ranks": ("rec.errors", "rec.rendezvous"),
+    "rec.report": ("rec.errors", "rec.files"),
+    "rec.files": (),
     "rec.data": GROUND,
     "rec.nn": GROUND,
     "rec.text": (*GROUND, "rec.data"),
@@ -31,13 +33,15 @@ MAY_IMPORT = {
 """Floor -> the floors below it. A model cannot ask which rank it is on; a block of `rec.nn` knows no dataset."""
 
 DOORS = {
-    "accelerate": ("rec/train/engine.py", "rec/train/trackers.py"),
-    "torch.distributed": ("rec/ranks.py",),
+    "accelerate": ("rec/train/trackers.py",),
+    "deepspeed": ("rec/train/strategies/zero.py",),
+    "torch.distributed": ("rec/ranks.py", "rec/train/strategies/fsdp.py",),
+    "mpi4py": ("rec/rendezvous.py",),
     "transformers": ("rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),
     "datasets": ("rec/data/raw*",),
     "yaml": ("rec/config/load.py",),
-    "safetensors": ("rec/train/keeper.py", "rec/train/checkpoint.py", "rec/models/saved.py"),
+    "safetensors": ("rec/train/pieces.py", "rec/models/saved.py"),
     "tqdm": ("rec/report.py", "rec/data/progress.py", "launch/*"),
 }
 """Package -> the only files that may import it."""
@@ -95,10 +99,10 @@ def test_every_package_that_is_imported_has_doors_or_is_of_the_house():
     assert imported - house - set(sys.stdlib_module_names) <= {door.split(".")[0] for door in DOORS}
 
 
-def test_the_environment_is_read_in_two_places():
+def test_the_environment_is_read_by_those_who_ask_for_the_launcher():
     reads = re.compile(r"\bos\.(environ|getenv|putenv)|from os import .*environ")
     readers = {_name(path) for path in SOURCES if reads.search(path.read_text(encoding="utf-8"))}
-    assert all(file == "rec/ranks.py" or file.startswith("launch/") for file in readers), readers
+    assert all(file in ("rec/rendezvous.py", "rec/ranks.py") or file.startswith("launch/") for file in readers), readers
 
 
 def test_data_is_numpy_and_becomes_tensors_in_batches_and_views_only():

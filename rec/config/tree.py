@@ -213,16 +213,28 @@ class Train:
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep: int = 2
     """Newest checkpoints kept, besides the best one."""
+    keep_every: int = 0
+    """Checkpoints of steps that this divides are never removed; 0 keeps none for that."""
     log_every: int = 10
     """Optimizer steps between lines of metrics.jsonl."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
     """Where measurements go besides metrics.jsonl, which is always written."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on from the newest checkpoint of the run folder; never refuses a folder that has one."""
+    hang_after: float = 600
+    """Seconds that one rank may keep the others waiting before the run ends with an error."""
+    grace: float = 100.0
+    """Seconds from a signal to the end, whatever the run is doing then."""
+    skip_limit: int = 10
+    """Steps in a row that are left out, since loss or gradient is not finite, before the run stops."""
+    rollbacks: int = 0
+    """Times that the run does not stop then, but takes back parameters of before and goes on with the data after."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "keep", "log_every"):
+        for name in ("steps", "save_every", "keep", "log_every", "hang_after", "grace", "skip_limit"):
             require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}; choose a positive number")
+        for name in ("rollbacks", "keep_every"):
+            require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; choose 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,9 @@ Queries are sorted by the length of their history, so that a block has little pa
 dealt to the ranks: whoever scores a block, it is the same block, and its scores are the same to the last bit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -124,3 +126,23 @@ def _padded(rows: IntArray, values: IntArray, height: int, least: int = 0) -> to
     padded = np.zeros((height, max(int(lengths.max(initial=0)), least)), np.int64)
     padded[rows, np.arange(len(rows)) - (np.cumsum(lengths) - lengths)[rows]] = values
     return torch.from_numpy(padded)
+
+
+class Answer(NamedTuple):
+    """What is kept of a block."""
+
+    users: IntArray
+    targets: IntArray
+    masked: IntArray
+    ranks: IntArray
+    lists_QK: IntArray
+
+
+def in_order(answers: Sequence[Answer]) -> Answer:
+    """All blocks as one, by user row."""
+    whole = Answer(*(np.concatenate(column) for column in zip(*answers, strict=True)))
+    order = np.argsort(whole.users)
+    places = np.argsort(np.repeat(whole.users, whole.targets), kind="stable")
+    return Answer(
+        whole.users[order], whole.targets[order], whole.masked[order], whole.ranks[places], whole.lists_QK[order]
+    )

@@ -6,11 +6,10 @@ comes back is put in the order of user rows, so that sums run in one order and n
 of ranks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +20,9 @@ from rec.data.dataset import TEST_START, VALID_START, Dataset, IntArray, Split
 from rec.errors import ConfigError, DatasetError
 from rec.eval import protocol as protocols
 from rec.eval import ranking
-from rec.eval.blocks import Block, assemble, split_into_blocks, targets
+from rec.eval.blocks import Answer, Block, assemble, in_order, split_into_blocks, targets
 from rec.eval.exposure import Exposure
+from rec.eval.interrupt import give_up_if
 from rec.eval.metrics import Metric, Placed, Values, parse_all
 from rec.eval.protocol import Protocol, Sampler
 from rec.models.base import Score
@@ -103,17 +103,18 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     seed: int = 0,
     most: int | None = None,
+    asked: Callable[[], bool] | None = None,
 ) -> Result:
     """Ranks the targets of every query of the split, or of `most` of them; the same result on every rank.
 
     `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is put into
-    evaluation mode for the time, and back.
+    evaluation mode for the time, and back. Before each block, every rank is `asked` whether to raise Interrupted.
     """
-    asked = parse_all(config.metrics if metrics is None else metrics)
+    wanted = parse_all(config.metrics if metrics is None else metrics)
     among = protocols.parse(protocol)
     if split == "train":
         raise ConfigError("the split is 'train', which has no targets; choose valid or test")
-    longest = max((metric.cutoff for metric in asked if metric.of_exposure), default=0)
+    longest = max((metric.cutoff for metric in wanted if metric.of_exposure), default=0)
     if longest and not among.full:
         raise ConfigError(f"coverage, popularity and head_share need the protocol full, not {among}")
     blocks = split_into_blocks(dataset, split, config.block, most)
@@ -128,10 +129,12 @@ def evaluate(
         longest=longest,
         device=device,
     )
-    answers: list[_Answer] = []
+    answers: list[Answer] = []
     failures: list[str] = []
     with torch.no_grad(), _evaluation_mode(score):
         for turn in range(-(-len(blocks) // ranks.world)):
+            if asked is not None:
+                give_up_if(asked, ranks, device)
             mine = turn * ranks.world + ranks.rank
             block = ask.block(blocks[min(mine, len(blocks) - 1)])
             scores_BC = ask.scores(score, block)
@@ -144,40 +147,29 @@ def evaluate(
     for _, wrong in everywhere:
         if wrong:
             raise FloatingPointError(wrong[0])
-    whole = _in_order([answer for given, _ in everywhere for answer in given])
+    whole = in_order([answer for given, _ in everywhere for answer in given])
     offsets = np.concatenate([[0], np.cumsum(whole.targets)])
-    return Result(dataset, split, among, asked, whole.users, Placed(whole.ranks, offsets), whole.masked, whole.lists_QK)
+    return Result(
+        dataset, split, among, wanted, whole.users, Placed(whole.ranks, offsets), whole.masked, whole.lists_QK
+    )
 
 
 def validation(
-    score: Score, dataset: Dataset, *, config: Eval, max_items: int, ranks: Ranks, device: torch.device
+    score: Score,
+    dataset: Dataset,
+    *,
+    config: Eval,
+    max_items: int,
+    ranks: Ranks,
+    device: torch.device,
+    asked: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """For the training loop: `config.select` and `config.metrics` on `valid`, fully ranked, by name."""
-    names = (config.select, *config.metrics)
     result = evaluate(
-        score, dataset, "valid", config=config, max_items=max_items, ranks=ranks, device=device, metrics=names
-    )
+        score, dataset, "valid", config=config, max_items=max_items, ranks=ranks, device=device,
+        metrics=(config.select, *config.metrics), asked=asked,
+    )  # fmt: skip
     return {str(metric): result.mean(metric) for metric in result.metrics}
-
-
-class _Answer(NamedTuple):
-    """What is kept of a block."""
-
-    users: IntArray
-    targets: IntArray
-    masked: IntArray
-    ranks: IntArray
-    lists_QK: IntArray
-
-
-def _in_order(answers: Sequence[_Answer]) -> _Answer:
-    """All blocks as one, by user row."""
-    whole = _Answer(*(np.concatenate(column) for column in zip(*answers, strict=True)))
-    order = np.argsort(whole.users)
-    places = np.argsort(np.repeat(whole.users, whole.targets), kind="stable")
-    return _Answer(
-        whole.users[order], whole.targets[order], whole.masked[order], whole.ranks[places], whole.lists_QK[order]
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +201,7 @@ class _Asker:
             raise ValueError(f"scores have the shape {tuple(scores_BC.shape)}, expected {shape}: queries, items + 1")
         return scores_BC
 
-    def answer(self, scores_BC: Tensor, block: Block) -> _Answer:
+    def answer(self, scores_BC: Tensor, block: Block) -> Answer:
         ranking.require_finite(scores_BC, lambda row: self.dataset.user_ids[block.users[row]])
         pool = block.pool.to(scores_BC.device)
         ranks_BM = ranking.ranks(scores_BC, pool).cpu().numpy()
@@ -217,7 +209,7 @@ class _Asker:
         lists_BK = np.zeros((len(block.users), 0), np.int32)
         if self.longest:
             lists_BK = ranking.best(scores_BC, pool.seen_BS, self.longest).int().cpu().numpy()
-        return _Answer(block.users, block.targets, block.masked, ranks_BM[own], lists_BK)
+        return Answer(block.users, block.targets, block.masked, ranks_BM[own], lists_BK)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rec.models.base import Recommender
 from rec.models.soft_token import SoftToken
 
 
-def build(config: SoftTokenConfig, *, users: int, items: int, saved: Path | None = None) -> Recommender:
+def build(config: SoftTokenConfig, *, users: int, items: int, saved: Path | None = None, weights: bool = True) -> Recommender:
     """The recommender that a configuration describes, on the CPU, in fp32.
 
     Args:
@@ -19,13 +19,14 @@ def build(config: SoftTokenConfig, *, users: int, items: int, saved: Path | None
         items: number of items, without padding.
         saved: folder of a saved model of this configuration, whose weights will be loaded right after; without one
             the model starts afresh, with pretrained backbone weights where the configuration asks for them.
+        weights: false leaves those out, too, since a checkpoint follows.
 
     Raises:
         ConfigError: if a pattern of `model.freeze` fits no parameter, or none is left to train.
     """
     match config:
         case SoftTokenConfig():
-            model = SoftToken(config, users=users, items=items, saved=saved)
+            model = SoftToken(config, users=users, items=items, saved=saved, weights=weights)
     _freeze(model, config.freeze)
     return model
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from rec.data.batch import Queries, Sequences
@@ -28,7 +29,10 @@ A trained model, called, and the `score` method of a counting baseline are both 
 
 
 class Recommender(nn.Module, ABC):
-    """A trained recommender: two verbs behind one door, since DDP and ZeRO only watch `forward`."""
+    """A trained recommender: two verbs behind one door, since DDP, ZeRO and FSDP only watch `forward`."""
+
+    half: torch.dtype | None = None
+    """Type of the matrix products under autocast; None computes in that of the parameters."""
 
     def start(self, dataset: Dataset) -> None:
         """Takes initial values from the dataset, once, before training. Most take none."""
@@ -51,8 +55,9 @@ class Recommender(nn.Module, ABC):
         """(B, items + 1) scores by item row, higher is better; column 0 is padding."""
 
     def forward(self, batch: Sequences | Queries) -> Loss | Tensor:
-        match batch:
-            case Queries():
-                return self.score(batch)
-            case _:
-                return self.loss(batch)
+        with torch.autocast(batch.user_B.device.type, self.half, enabled=self.half is not None):
+            match batch:
+                case Queries():
+                    return self.score(batch)
+                case _:
+                    return self.loss(batch)

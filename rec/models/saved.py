@@ -9,7 +9,6 @@ RUN/model/
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,13 +17,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rec.config.load import dump
 from rec.config.load import load as load_config
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
+from rec.files import sync
 from rec.models import build
 from rec.models.base import Recommender
 
@@ -62,13 +63,15 @@ class Saved:
         return self.item_ids
 
 
-def publish(run: Run, model: Recommender, weights: Path, dataset: Dataset, about: dict[str, Any]) -> Path:
-    """Makes `RUN/model` out of a checkpoint's weights file, whole or not at all.
+def publish(
+    run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]
+) -> Path:
+    """Makes `RUN/model`, whole or not at all.
 
     Args:
         run: the resolved run.
-        model: the trained model; its weights are taken from `weights`.
-        weights: a model.safetensors on the same disk; it is linked, not copied, where the disk can.
+        model: the trained model; what it holds of its weights may be shards, or newer.
+        weights: name -> tensor.
         about: step and metrics.
 
     Raises:
@@ -80,21 +83,23 @@ def publish(run: Run, model: Recommender, weights: Path, dataset: Dataset, about
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         _write(beside, run, model, weights, dataset, about)
+        for path in (*beside.rglob("*"), beside):
+            sync(path)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"cannot write {folder}: {error.strerror}; the checkpoints are intact: make room and start again"
+            f"cannot write {folder}: {reason}; the checkpoints are intact: make room and start again"
         ) from error
     return folder
 
 
-def _write(folder: Path, run: Run, model: Recommender, weights: Path, dataset: Dataset, about: dict[str, Any]) -> None:
-    try:
-        os.link(weights, folder / "model.safetensors")
-    except OSError:  # the disk has no links
-        shutil.copyfile(weights, folder / "model.safetensors")
+def _write(
+    folder: Path, run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]
+) -> None:
+    save_file({name: tensor.float() for name, tensor in weights.items()}, folder / "model.safetensors")
     (folder / "run.yaml").write_text(dump(run), encoding="utf-8")
     model.save(folder)
     for name in ("items.parquet", "users.parquet"):
@@ -111,7 +116,7 @@ def _write(folder: Path, run: Run, model: Recommender, weights: Path, dataset: D
 
 
 def published_digest(run: Run) -> str | None:
-    """SHA-256 of the weights that were published, as model.json says; None where there is none, or it is torn."""
+    """SHA-256 of the checkpoint that was published, as model.json says; None where there is none, or it is torn."""
     file = run.folder / "model/model.json"
     try:
         return str(json.loads(file.read_text())["sha256"])

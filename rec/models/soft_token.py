@@ -33,7 +33,9 @@ USER_SALT = -1
 class SoftToken(Recommender):
     """See the module's text; B, T, K, D, H, N as in `rec.data.batch`."""
 
-    def __init__(self, config: Config, *, users: int, items: int, saved: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, *, users: int, items: int, saved: Path | None = None, weights: bool = True
+    ) -> None:
         super().__init__()
         self.config = config
         self.keys = Keys()
@@ -42,7 +44,7 @@ class SoftToken(Recommender):
         self.tables = Tables(users if config.user_token else 0, items, config.dim, config.init_std)
         self.heads = Heads(config.dim, shape.get_text_config().hidden_size, user=config.user_token)
         self.backbone: nn.Module = backbone.build(
-            config.backbone, shape, dropout=config.dropout, keys=self.keys, weights=saved is None
+            config.backbone, shape, dropout=config.dropout, keys=self.keys, weights=weights and saved is None
         )
 
     def start(self, dataset: Dataset) -> None:

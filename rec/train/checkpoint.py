@@ -1,9 +1,10 @@
 """What survives: written beside, checksummed, renamed; the newest whole one counts, and only if it is this run's.
 
 checkpoints/step-00000500/
-  model.safetensors  optimizer.safetensors  state.json      what was saved
-  COMMITTED                                                 size and SHA-256 of each file; written last
-checkpoints/best                                            name of the best checkpoint
+  rank-00000-of-00002.safetensors ...     what each rank wrote (rec.train.pieces)
+  state.json                              step, best metric, identity, configuration
+  COMMITTED                               size and SHA-256 of each file; written last
+checkpoints/latest, checkpoints/best      names of the newest and of the best checkpoint
 """
 
 import hashlib
@@ -12,64 +13,79 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
+from typing import Any, TypedDict
 
 from rec.errors import CheckpointError
+from rec.files import replace_text, sync
 
 MARKER = "COMMITTED"
 
 
+class Facts(TypedDict):
+    """What a file must be to be whole."""
+
+    size: int
+    sha256: str
+
+
 class Checkpoints:
-    """The checkpoints of one run folder. Only the first rank commits."""
+    """The checkpoints of one run folder. Only the first rank begins, commits and removes."""
 
-    def __init__(self, root: Path, *, keep: int) -> None:
-        self.root, self.keep = root, keep
+    def __init__(self, root: Path, *, keep: int, keep_every: int) -> None:
+        """`keep` of the newest stay, and the best, and those of steps that `keep_every` divides (0: none)."""
+        self.root, self.keep, self.keep_every = root, keep, keep_every
 
-    def commit(self, step: int, write: Callable[[Path], None], *, best: bool) -> Path:
-        """Makes `step-N` out of what `write` puts into a folder: all of it, or nothing of it.
+    def begin(self, step: int) -> Path:
+        """An empty folder beside the checkpoint to be, for all ranks to write into."""
+        beside = self.folder(step).with_suffix(".tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        return beside
+
+    def commit(self, step: int, files: Mapping[str, Facts], *, best: bool) -> Path:
+        """Makes a checkpoint out of what was written since `begin`: all of it, or nothing of it.
 
         Args:
             step: optimizer steps done.
-            write: fills an empty folder.
+            files: what every rank says it wrote.
             best: whether this is the best checkpoint so far.
 
         Raises:
-            CheckpointError: if the disk refuses; older checkpoints are untouched.
+            CheckpointError: if a file is not here as it was written.
+            OSError: if the disk refuses.
         """
-        folder = self.root / f"step-{step:08d}"
+        folder = self.folder(step)
         beside = folder.with_suffix(".tmp")
-        try:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-            write(beside)
-            files = sorted(path for path in beside.iterdir() if path.is_file())
-            marker = {path.name: {"size": path.stat().st_size, "sha256": _digest(path)} for path in files}
-            (beside / MARKER).write_text(json.dumps(marker, indent=1))
-            for path in [*files, beside / MARKER, beside]:
-                _sync(path)
-            if folder.exists():  # the same step once more: the old one stays until the new one is there
-                folder.rename(folder.with_suffix(".old"))
-            beside.rename(folder)
-            shutil.rmtree(folder.with_suffix(".old"), ignore_errors=True)
-            if best:
-                self.mark_best(step)
-            _sync(self.root)
-        except (OSError, SafetensorError) as error:  # the latter is how a full disk looks through safetensors
-            shutil.rmtree(beside, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or error
-            raise CheckpointError(
-                f"cannot save {folder}: {reason}; earlier checkpoints are intact: make room and start again"
-            ) from error
+        for name, facts in files.items():
+            if not (beside / name).is_file() or (beside / name).stat().st_size != facts["size"]:
+                raise CheckpointError(
+                    f"{beside / name} was written by another rank but is not to be seen here; "
+                    "the run folder must lie on a disk that all nodes share: set out=..."
+                )
+        replace_text(beside / MARKER, json.dumps(files, indent=1))
+        sync(beside)
+        if folder.exists():  # the same step once more: the old one stays until the new one is there
+            folder.rename(folder.with_suffix(".old"))
+        beside.rename(folder)
+        shutil.rmtree(folder.with_suffix(".old"), ignore_errors=True)
+        replace_text(self.root / "latest", folder.name + "\n")
+        if best:
+            self.mark_best(step)
+        sync(self.root)
         self._prune()
         return folder
 
-    def newest(self, report: Callable[[str], None]) -> Path | None:
-        """The newest whole checkpoint; None where there is none at all.
+    def abandon(self, step: int) -> None:
+        """Gives back the room of a checkpoint that was begun and cannot be committed."""
+        shutil.rmtree(self.folder(step).with_suffix(".tmp"), ignore_errors=True)
+
+    def newest(self, report: Callable[[str], None], before: int | None = None) -> Path | None:
+        """The newest whole checkpoint, of a step less than `before` if that is given; None where there is none at all.
+
+        A damaged one is passed over and set aside as NAME.damaged, so that it takes no place among those kept.
 
         Args:
-            report: told about every damaged checkpoint that is passed over.
+            report: told about every damaged checkpoint.
 
         Raises:
             CheckpointError: if there are checkpoints but each is damaged.
@@ -79,17 +95,24 @@ class Checkpoints:
                 shutil.rmtree(aside)
             else:
                 aside.rename(aside.with_suffix(""))
-        folders = sorted(self.root.glob("step-????????"), reverse=True)
-        for folder in folders:
+        folders = [folder for folder in self._all() if before is None or folder.name < self.folder(before).name]
+        damaged = []
+        for folder in reversed(folders):
             fault = damage(folder)
             if fault is None:
+                self._set_aside(damaged)
                 return folder
             report(f"{folder} is damaged ({fault}) and is passed over")
-        if folders:
+            damaged.append(folder)
+        if damaged:
             raise CheckpointError(
                 f"every checkpoint in {self.root} is damaged; restore one, or remove the folder to start from scratch"
             )
         return None
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step lies, or would."""
+        return self.root / f"step-{step:08d}"
 
     def best(self) -> Path | None:
         """The best checkpoint, if one was marked and is there."""
@@ -99,13 +122,32 @@ class Checkpoints:
 
     def mark_best(self, step: int) -> None:
         """Points `best` to the checkpoint of a step."""
-        _replace_text(self.root / "best", f"step-{step:08d}")
+        replace_text(self.root / "best", self.folder(step).name + "\n")
+
+    def _all(self) -> list[Path]:
+        return sorted(self.root.glob("step-????????"))
+
+    def _set_aside(self, damaged: list[Path]) -> None:
+        for folder in damaged:
+            shutil.rmtree(folder.with_suffix(".damaged"), ignore_errors=True)
+            folder.rename(folder.with_suffix(".damaged"))
 
     def _prune(self) -> None:
-        kept = sorted(self.root.glob("step-????????"))[-self.keep :]
-        for folder in self.root.glob("step-????????"):
-            if folder not in kept and folder != self.best():
+        """Removes what need not be kept. What was just committed is whole and is kept, so there is always one."""
+        folders = self._all()
+        for folder in folders[: -self.keep]:
+            step = int(folder.name.removeprefix("step-"))
+            for_ever = self.keep_every > 0 and step % self.keep_every == 0
+            if not for_ever and folder != self.best():
                 shutil.rmtree(folder)
+        for folder in self.root.glob("step-????????.damaged"):
+            shutil.rmtree(folder)
+
+
+def facts_of(path: Path) -> Facts:
+    """Brings a file to the disk, and says what it is there."""
+    sync(path)
+    return {"size": path.stat().st_size, "sha256": _digest(path)}
 
 
 def damage(folder: Path) -> str | None:
@@ -114,7 +156,7 @@ def damage(folder: Path) -> str | None:
     if not marker.is_file():
         return f"no {MARKER}"
     try:
-        files: dict[str, Any] = json.loads(marker.read_text())
+        files: dict[str, Facts] = json.loads(marker.read_text())
     except ValueError:
         return f"{MARKER} is torn"
     for name, expected in files.items():
@@ -128,36 +170,25 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def digest_of(folder: Path, name: str) -> str:
-    """SHA-256 of a file of a committed checkpoint, as its marker says."""
-    return str(json.loads((folder / MARKER).read_text())[name]["sha256"])
+def digest_of(folder: Path) -> str:
+    """SHA-256 of a committed checkpoint: of what its marker says of all its files."""
+    return _digest(folder / MARKER)
 
 
 def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
     """Raises CheckpointError unless the identity of a saved run is that of the current one, naming what differs."""
-    for key in sorted(saved.keys() | current.keys()):
-        if saved.get(key) != current.get(key):
-            raise CheckpointError(
-                f"{key} is {current.get(key)!r} but {folder} was trained with {saved.get(key)!r}; "
-                "give the old value back, or another name=... for a new run"
-            )
+    differing = [
+        f"{key} is {current.get(key)!r} but was {saved.get(key)!r}"
+        for key in sorted(saved.keys() | current.keys())
+        if saved.get(key) != current.get(key)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{folder} is of another run: {'; '.join(differing)}; give the old values back, or another name=... for a "
+            "new run"
+        )
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(text + "\n")
-    _sync(beside)
-    beside.replace(path)

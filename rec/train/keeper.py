@@ -5,11 +5,9 @@ import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from rec.config.load import dump, to_values
 from rec.config.tree import Run
@@ -17,14 +15,21 @@ from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
 from rec.models.base import Recommender
 from rec.models.saved import publish, published_digest
-from rec.ranks import Ranks
-from rec.train.checkpoint import Checkpoints, digest_of, require_same
-from rec.train.engine import Engine
+from rec.files import lock
+from rec.ranks import Ranks, beside
+from rec.train import random
+from rec.train.background import Background
+from rec.train.checkpoint import Checkpoints, Facts, digest_of, facts_of, require_same
+from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
-from rec.train.stop import stop_file
+from rec.train.status import Status
+from rec.train.strategies.engine import Engine
 
 FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
 """What may differ on resume among the groups that make a run's identity: it changes speed, not the curve."""
+
+SCHEMA = 2
+"""Of what a checkpoint holds, and of what its numbers mean: one more whenever code of before could not go on."""
 
 
 def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -37,38 +42,140 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         if key not in FREE[group]
     }
     choice = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
-    return {**flat, **choice, "seed": run.seed, "dataset fingerprint": dataset.fingerprint}
+    fixed = {"seed": run.seed, "dataset fingerprint": dataset.fingerprint, "checkpoint schema": SCHEMA}
+    return {**flat, **choice, **fixed}
 
 
 class Keeper:
-    """Keeps one run: restores it, saves it, publishes its best model. The first rank writes."""
+    """Keeps one run: restores it, saves it, publishes its best model.
 
-    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks) -> None:
-        self.run, self.dataset, self.ranks = run, dataset, ranks
+    Every rank writes its part; the first rank does what is to be done once. All of a save but a copy of the state
+    happens beside training, in a thread in which the ranks talk over a group of their own.
+    """
+
+    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, status: Status) -> None:
+        self.run, self.dataset, self.ranks, self.status = run, dataset, ranks, status
         self.identity = identity(run, dataset)
-        self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep)
+        self.checkpoints = Checkpoints(
+            run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every
+        )
+        self.held: IO[str] | None = None
         self.newest = ranks.first_only(self._begin)
+        status.running()  # the folder is there now
+        self.aside = beside(ranks, run.train.hang_after)
+        self.background = Background()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Whatever has ended the training: what is under way gets to the disk, then others may have the folder."""
+        try:
+            self.wait()
+        finally:
+            if self.held is not None:
+                self.held.close()
 
     def restore(self, engine: Engine) -> Progress:
         """Puts the newest checkpoint into the engine; a fresh start where there is none."""
         if self.newest is None:
             return Progress()
-        engine.restore(load_file(self.newest / "model.safetensors"), load_file(self.newest / "optimizer.safetensors"))
-        progress = Progress(**json.loads((self.newest / "state.json").read_text())["progress"])
+        progress = self._read(self.newest, engine)
         self.ranks.first_only(lambda: self._settle(engine.bare, progress))
         return progress
 
+    def take_back(self, engine: Engine, *, before: int) -> int | None:
+        """Puts parameters and moments of the newest checkpoint of a step before `before` into the engine.
+
+        Returns:
+            The step that had changed them last; None if no such checkpoint is whole, and nothing is changed.
+        """
+        self.wait()
+        older = self.ranks.first_only(lambda: self.checkpoints.newest(print, before=before))
+        return None if older is None else self._read(older, engine).changed
+
+    def _read(self, folder: Path, engine: Engine) -> Progress:
+        state = self.ranks.together(lambda: self._fill(folder, engine))
+        engine.settle()
+        return Progress(**state["progress"])
+
+    def _fill(self, folder: Path, engine: Engine) -> dict[str, Any]:
+        """This rank's share of everything saved; what was saved of the run itself."""
+        parts, state = Parts(folder), json.loads((folder / "state.json").read_text())
+        engine.restore(parts)
+        engine.restore_scaler(state["scaler"])
+        numbers = parts.random(self.ranks.rank, self.ranks.world)
+        if numbers is not None:
+            random.restore(numbers)
+        else:  # written by another number of ranks, which have no state for each of these
+            random.seed(hash((self.run.seed, state["progress"]["step"], self.ranks.rank)))
+        return dict(state)
+
     def save(self, engine: Engine, progress: Progress, *, best: bool) -> None:
-        """Commits a checkpoint, and publishes it as the run's model if it is the best."""
-        model, moments = engine.state()
+        """Copies the state, and begins to commit it as a checkpoint, and as the run's model if it is the best.
 
-        def commit() -> None:
-            self.checkpoints.commit(
-                progress.step, lambda folder: self._write(folder, model, moments, progress), best=best
+        Raises:
+            CheckpointError: if the save before this one has failed.
+        """
+        self.background.wait()
+        part, numbers = copy(engine.pieces()), random.state()
+        state = {
+            "progress": dataclasses.asdict(progress),
+            "scaler": engine.scaler(),
+            "identity": self.identity,
+            "run": to_values(self.run),
+            "ranks": self.ranks.world,
+        }
+        self.background.start(lambda: self._commit(engine.bare, part, numbers, state, best))
+
+    def wait(self) -> None:
+        """Until everything is on the disk.
+
+        Raises:
+            CheckpointError: if it cannot be.
+        """
+        self.background.wait()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a save has failed, on any rank: no later one is worth training for."""
+        return self.background.failed
+
+    def _commit(
+        self, model: Recommender, part: Part, numbers: dict[str, Any], state: dict[str, Any], best: bool
+    ) -> None:
+        """On every rank, beside training: a part each, then what the first rank makes of all parts."""
+        progress = Progress(**state["progress"])
+        name = file_of(self.ranks.rank, self.ranks.world)
+        try:
+            folder = self.aside.first_only(lambda: self._begin_save(progress.step, state))
+            mine = self.aside.together(lambda: self._write(folder / name, part, numbers))
+            files = {name: facts for some in self.aside.gather({name: mine}) for name, facts in some.items()}
+            self.aside.first_only(lambda: self._finish_save(model, progress, files, best))
+        except OSError as error:
+            self.aside.first_only(lambda: self.checkpoints.abandon(progress.step))
+            reason = getattr(error, "strerror", None) or error
+            failure = CheckpointError(
+                f"cannot save {self.checkpoints.folder(progress.step)}: {reason}; earlier checkpoints are intact: make "
+                "room and start again"
             )
-            self._settle(engine.bare, progress)
+            failure.told = not self.ranks.first
+            raise failure from error
 
-        self.ranks.first_only(commit)
+    def _begin_save(self, step: int, state: dict[str, Any]) -> Path:
+        folder = self.checkpoints.begin(step)
+        (folder / "state.json").write_text(json.dumps(state, indent=1))
+        return folder
+
+    def _write(self, file: Path, part: Part, numbers: dict[str, Any]) -> Facts:
+        write(file, part, numbers)
+        return facts_of(file)
+
+    def _finish_save(self, model: Recommender, progress: Progress, files: dict[str, Facts], best: bool) -> None:
+        state = self.checkpoints.folder(progress.step).with_suffix(".tmp") / "state.json"
+        self.checkpoints.commit(progress.step, {**files, state.name: facts_of(state)}, best=best)
+        self._settle(model, progress)
+        self.status.running(progress.step)
 
     def _settle(self, model: Recommender, progress: Progress) -> None:
         """Makes the mark of the best checkpoint and `RUN/model` what the newest checkpoint says, if they are not.
@@ -77,38 +184,39 @@ class Keeper:
         """
         if progress.best is None:
             return
-        best = self.checkpoints.root / f"step-{progress.best_step:08d}"
-        if best.is_dir() and self.checkpoints.best() != best:
+        best = self.checkpoints.folder(progress.best_step)
+        if not best.is_dir():
+            return
+        if self.checkpoints.best() != best:
             self.checkpoints.mark_best(progress.best_step)
-        weights = digest_of(best, "model.safetensors") if best.is_dir() else None
-        if weights is not None and published_digest(self.run) != weights:
-            about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": weights}
-            publish(self.run, model, best / "model.safetensors", self.dataset, about)
+        if published_digest(self.run) != digest_of(best):
+            parts = Parts(best)
+            weights = {name: parts.whole(name) for name in parts.names}
+            about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": digest_of(best)}
+            publish(self.run, model, weights, self.dataset, about)
 
     def _begin(self) -> Path | None:
         """Checks the run folder against the run, and writes down what runs, with which versions."""
         folder = self.run.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.held = lock(folder / "lock")
+        if self.held is None:
+            raise CheckpointError(
+                f"another process is training {folder}; wait until it has ended, or choose another name=... for this run"
+            )
         newest = self.checkpoints.newest(print)
         if newest is not None:
             if self.run.train.resume == "never":
                 raise CheckpointError(f"train.resume is never, but {folder} has checkpoints; choose another name=...")
             require_same(json.loads((newest / "state.json").read_text())["identity"], self.identity, newest)
-        folder.mkdir(parents=True, exist_ok=True)
-        stop_file(folder).unlink(missing_ok=True)  # it has stopped the run that found it
         (folder / "run.yaml").write_text(dump(self.run), encoding="utf-8")
         (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
         return newest
 
-    def _write(self, folder: Path, model: dict[str, Tensor], moments: dict[str, Tensor], progress: Progress) -> None:
-        save_file({name: value.contiguous() for name, value in model.items()}, folder / "model.safetensors")
-        save_file({name: value.contiguous() for name, value in moments.items()}, folder / "optimizer.safetensors")
-        state = {"progress": dataclasses.asdict(progress), "identity": self.identity, "run": to_values(self.run)}
-        (folder / "state.json").write_text(json.dumps(state, indent=1))
-
 
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides its configuration."""
-    packages = ("kindling", "torch", "transformers", "accelerate", "numpy", "datasets", "pyarrow")
+    packages = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "numpy", "datasets", "pyarrow")
     installed = {name: importlib.metadata.version(name) for name in packages if _is_installed(name)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {"python": platform.python_version(), "device": device, **installed}

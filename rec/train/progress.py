@@ -17,8 +17,30 @@ class Progress:
     """Evaluations since then."""
     owed: bool = False
     """Whether an evaluation was due when the run was stopped; it comes first when the run goes on."""
+    changed: int = 0
+    """Step that last changed the parameters: less than `step` after steps that were left out, or taken back."""
+    skipped: int = 0
+    """Steps left out so far."""
+    row: int = 0
+    """Steps left out in a row, up to now."""
+    rollbacks: int = 0
+    """Times that parameters were taken back."""
     trackers: dict[str, str] = field(default_factory=dict)
     """Ids of the runs of outside trackers."""
+
+    def advance(self, *, taken: bool) -> None:
+        """Counts a step, which was taken or left out."""
+        self.step += 1
+        if taken:
+            self.changed, self.row = self.step, 0
+        else:
+            self.skipped += 1
+            self.row += 1
+
+    def roll_back(self, changed: int) -> None:
+        """Takes note of parameters taken back to what they were when step `changed` had changed them."""
+        self.changed, self.row = changed, 0
+        self.rollbacks += 1
 
     def judge(self, value: float) -> bool:
         """Takes note of an evaluation; whether it is the best so far."""

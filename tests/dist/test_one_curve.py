@@ -6,6 +6,7 @@ everything random switched on; and a run may move between numbers of processes o
 
 import dataclasses
 import json
+import signal
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -17,8 +18,7 @@ from launch.command import DONE, STOPPED
 from launch.train import execute
 from rec.config.tree import Data, Eval, Optim, Run, Train
 from rec.data.dataset import Dataset
-from rec.ranks import from_environment
-from rec.train.stop import Stop
+from rec.data.feed import Feed
 from tests.ranks import run_ranks
 from tests.small import EVERYTHING, a_run, forget_the_world, soft_token
 
@@ -77,14 +77,17 @@ def test_any_number_of_ranks_and_any_micro_batch_give_one_curve(mixed: Dataset, 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes one process ask for a stop in the given number of steps, as a signal to it alone would."""
+    original = Feed.step
 
     def arrange(steps: int) -> None:
-        asked = count(1)
+        begun = count(1)
 
-        def is_asked(stop: Stop) -> bool:
-            return next(asked) == steps and from_environment().rank == from_environment().world - 1
+        def step(feed: Feed, number: int) -> Any:
+            if next(begun) == steps and feed.ranks.rank == feed.ranks.world - 1:
+                signal.raise_signal(signal.SIGUSR1)
+            return original(feed, number)
 
-        monkeypatch.setattr(Stop, "asked", property(is_asked))
+        monkeypatch.setattr(Feed, "step", step)
 
     return arrange
 
@@ -101,11 +104,3 @@ def test_a_run_that_moves_between_numbers_of_ranks_stays_on_its_curve(
         share = dataclasses.replace(moving.data, micro_batch=GLOBAL_BATCH // world)
         assert _execute(dataclasses.replace(moving, data=share), world) == code
     _assert_same(_curve(moving), _curve(whole), worlds)
-
-
-def test_a_stop_asked_of_one_rank_stops_all_at_the_same_step(mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    run = _run(mixed, tmp_path, "gpt2", 6)
-    calls = count()
-    monkeypatch.setattr(Stop, "asked", property(lambda self: from_environment().rank == 1 and next(calls) >= 2))
-    assert _execute(run, 2) == STOPPED
-    assert max(path.name for path in (run.folder / "checkpoints").glob("step-*")) == "step-00000003"

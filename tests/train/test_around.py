@@ -1,60 +1,22 @@
-"""What stands around the loop: stopping, patience, trackers, the report, the engine's refusals."""
+"""What stands around the loop: patience, trackers, the engine and its refusals."""
 
-import json
-import signal
+import copy
+import math
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from rec.config.tree import Eval, Train
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
 from rec.ranks import Ranks
-from rec.report import Report
 from rec.train import trackers
 from rec.train.engine import Engine
 from rec.train.progress import Progress
-from rec.train.stop import Stop
 from tests.small import a_run, soft_token
-
-
-class TestStop:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-    def test_a_signal_is_noted_and_ends_nothing(self, tmp_path: Path, number: signal.Signals):
-        stop = Stop(tmp_path)
-        try:
-            assert not stop.asked
-            signal.raise_signal(number)
-            assert stop.asked
-        finally:
-            stop.close()
-
-    def test_signals_go_back_to_whoever_had_them(self, tmp_path: Path):
-        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-        Stop(tmp_path).close()
-        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
-
-    def test_a_second_signal_ends_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        stop, raised = Stop(tmp_path), []
-        try:
-            signal.raise_signal(signal.SIGINT)
-            monkeypatch.setattr(signal, "raise_signal", raised.append)
-            stop._on_signal(signal.SIGINT, None)
-            assert raised == [signal.SIGINT]
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-        finally:
-            stop.close()
-
-    def test_the_file_asks_as_long_as_it_is_there(self, tmp_path: Path):
-        stop = Stop(tmp_path)
-        try:
-            (tmp_path / "STOP").touch()
-            assert stop.asked
-            (tmp_path / "STOP").unlink()
-            assert not stop.asked
-        finally:
-            stop.close()
 
 
 class TestProgress:
@@ -85,6 +47,22 @@ class TestTrackers:
         events.Reload()
         assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 2.0), (2, 1.0)]
 
+    def test_tensorboard_forgets_the_abandoned_future_and_nothing_else(self, mixed: Dataset, tmp_path: Path):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        Engine("fp32", Ranks())
+        run = a_run(mixed, tmp_path, soft_token(), train=Train(trackers=("tensorboard",)))
+        for start, steps in ((1, (1, 2, 3, 4)), (3, (3, 4, 5))):  # killed after step 4, resumed from the save of step 2
+            (tracker,) = trackers.start(run, start, {})
+            for step in steps:
+                tracker.log({"train/loss": float(start)}, step=step)
+            tracker.finish()
+            time.sleep(1.1)  # its files are named, and read in order, by the second
+        events = EventAccumulator(str(next(run.folder.rglob("events.*")).parent))
+        events.Reload()
+        points = [(event.step, event.value) for event in events.Scalars("train/loss")]
+        assert points == [(1, 1.0), (2, 1.0), (3, 3.0), (4, 3.0), (5, 3.0)]
+
     @pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
     def test_a_tracker_that_is_not_installed_is_the_users_error(self, mixed: Dataset, tmp_path: Path, name: str):
         from importlib.util import find_spec
@@ -97,85 +75,6 @@ class TestTrackers:
             trackers.start(run, 0, {})
 
 
-class TestReport:
-    def _report(self, folder: Path, **options) -> Report:
-        return Report(folder, **{"steps": 4, "start": 0, "first": True, **options})
-
-    def test_without_a_terminal_it_prints_plain_lines(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-        report = self._report(tmp_path)
-        report.advance(100)
-        report.train(1, {"loss": 2.5, "lr": 0.1})
-        report.evaluation(1, {"ndcg@10": 0.25}, best=True)
-        report.close()
-        lines = capsys.readouterr().err.splitlines()
-        assert lines[0].startswith("step 1/4  loss 2.5000  ")
-        assert lines[0].endswith(" left")
-        assert lines[1] == "step 1/4  valid  ndcg@10 0.2500  (best)"
-
-    def test_on_a_terminal_it_draws_a_bar_and_no_plain_lines(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-        report = self._report(tmp_path)
-        for step in range(1, 5):
-            report.advance(1)
-            report.train(step, {"loss": 2.5})
-        report.close()
-        told = capsys.readouterr().err
-        assert "4/4" in told
-        assert "loss=2.5000" in told
-        assert "step 4/4" not in told
-
-    def test_other_ranks_are_silent_and_write_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-        report = self._report(tmp_path / "run", first=False)
-        report.advance(1)
-        report.train(1, {"loss": 1.0})
-        report.say("hello")
-        report.close()
-        assert capsys.readouterr().err == ""
-        assert not (tmp_path / "run").exists()
-
-    def test_resuming_drops_lines_of_steps_to_be_done_again_and_torn_ones(self, tmp_path: Path):
-        file = tmp_path / "metrics.jsonl"
-        file.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 2, 3, 4)) + '{"step": 5, "tra')
-        self._report(tmp_path, start=2).close()
-        assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 2]
-
-    def test_speed_counts_the_steps_since_the_last_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        clock = iter([0.0, 10.0, 10.0, 14.0, 14.0])
-        monkeypatch.setattr("rec.report.time.perf_counter", lambda: next(clock))
-        report = self._report(tmp_path)
-        for _ in range(2):
-            report.advance(30)
-            report.waited(0.5)
-        report.train(2, {"loss": 1.0})
-        report.advance(8)
-        report.train(3, {"loss": 1.0})
-        report.close()
-        first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
-        assert (first["speed/positions_per_second"], first["speed/seconds_per_step"]) == (6.0, 5.0)
-        assert first["speed/wait_share"] == 0.1
-        assert second["speed/positions_per_second"] == 2.0
-
-    def test_trackers_get_what_the_file_gets(self, tmp_path: Path):
-        class Tracker:
-            logged: list[tuple[int, dict[str, float]]] = []  # noqa: RUF012
-            finished = False
-
-            def log(self, values: dict[str, float], step: int) -> None:
-                self.logged.append((step, values))
-
-            def finish(self) -> None:
-                self.finished = True
-
-        tracker = Tracker()
-        report = self._report(tmp_path, trackers=[tracker])
-        report.evaluation(3, {"ndcg@10": 0.25}, best=False)
-        report.close()
-        assert tracker.logged == [(3, {"valid/ndcg@10": 0.25})]
-        assert tracker.finished
-
-
 def test_ranks_that_were_launched_but_do_not_run_are_an_error():
     with pytest.raises(ConfigError, match=r"3 processes were launched but Accelerate runs 1"):
         Engine("fp32", Ranks(0, 3, 0))
@@ -185,3 +84,44 @@ def test_ranks_that_were_launched_but_do_not_run_are_an_error():
 def test_fp16_without_a_gpu_is_refused():
     with pytest.raises(ConfigError, match=r"train.precision=fp16 needs a GPU"):
         Engine("fp16", Ranks())
+
+
+class TestUpdate:
+    def _engine(self, *, scaled: bool) -> tuple[Engine, nn.Linear, torch.optim.Optimizer]:
+        engine, model = Engine("fp32", Ranks()), nn.Linear(3, 1, bias=False)
+        if scaled:  # what fp16 brings with it, on a machine without a GPU
+            engine.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+            engine.accelerator.native_amp = True
+            engine.accelerator.state._mixed_precision = "fp16"
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+        engine.prepare(model, optimizer)  # type: ignore[arg-type]
+        return engine, model, optimizer
+
+    @pytest.mark.parametrize("scaled", [False, True])
+    @pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+    def test_a_step_whose_norm_is_not_finite_is_left_out_and_leaves_nothing_behind(self, scaled: bool, bad: float):
+        engine, model, optimizer = self._engine(scaled=scaled)
+
+        def step(value: float) -> float:
+            engine.backward(engine.model(torch.tensor([value, 1.0, 1.0])).sum())
+            norm = engine.update(1.0)
+            assert all(parameter.grad is None for parameter in model.parameters())
+            return norm
+
+        assert step(1.0) == pytest.approx(3**0.5, rel=1e-3)
+        weight, moments = model.weight.detach().clone(), copy.deepcopy(optimizer.state_dict()["state"])
+        assert not math.isfinite(step(bad))
+        assert torch.equal(model.weight, weight)
+        assert optimizer.state_dict()["state"][0]["step"] == moments[0]["step"]
+        assert torch.equal(optimizer.state_dict()["state"][0]["exp_avg"], moments[0]["exp_avg"])
+        assert not scaled or engine.accelerator.scaler.get_scale() == 4.0  # the scaler has learned from it
+        assert math.isfinite(step(1.0))
+        assert not torch.equal(model.weight, weight)
+
+    @pytest.mark.parametrize(("limit", "factor"), [(0.0, 1.0), (0.5, 0.5 / 3**0.5), (9.0, 1.0)])
+    def test_gradients_are_scaled_down_to_the_limit(self, limit: float, factor: float):
+        engine, _model, optimizer = self._engine(scaled=False)
+        engine.backward(engine.model(torch.ones(3)).sum())
+        assert engine.update(limit) == pytest.approx(3**0.5)
+        first_moment = optimizer.state_dict()["state"][0]["exp_avg"]
+        torch.testing.assert_close(first_moment, torch.full((1, 3), 0.1 * factor))

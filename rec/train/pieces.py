@@ -1,0 +1,153 @@
+"""A checkpoint's tensors, whatever held them: flat intervals of named tensors.
+
+Every strategy lays the same tensors out in its own way: whole on every rank, in rows, in stretches of one long vector.
+Each of these is a set of intervals of flattened tensors, and that is what a rank writes and what a rank reads. So a
+checkpoint knows nothing of the ranks and the strategy that wrote it, and any others can go on from it.
+
+rank-00001-of-00004.safetensors
+  `NAME`           elements [start, start + size) of the flattened parameter or buffer
+  `NAME/exp_avg`   the same of a moment of the optimizer; `NAME/step` has one element
+  metadata         {"pieces": {key: {"start", "shape" (of the whole tensor)}}, "random": state of this rank's generators}
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rec.errors import CheckpointError
+
+
+class Piece(NamedTuple):
+    """What one rank holds of one tensor: live memory, read to save and written to restore."""
+
+    key: str
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    start: int
+    """First element held, of the flattened whole."""
+    values: Tensor
+    """(size) a view, not a copy."""
+    writes: tuple[int, int]
+    """Which of the values, [begin, end), this rank writes: all of them, or its share of what others hold, too."""
+
+
+class Part(NamedTuple):
+    """What one rank writes: copies in CPU memory, which training does not touch any more."""
+
+    tensors: dict[str, Tensor]
+    places: dict[str, dict[str, Any]]
+    """Key -> {"start", "shape"}."""
+
+
+def share(size: int, rank: int, world: int) -> tuple[int, int]:
+    """[start, stop) of `size` elements that rank `rank` of `world` owns: as even as can be, in rank order.
+
+    >>> [share(5, rank, 3) for rank in range(3)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    most = -(-size // world)
+    return min(size, rank * most), min(size, (rank + 1) * most)
+
+
+def copy(pieces: Iterable[Piece]) -> Part:
+    """Copies off the device what this rank has to write. Training waits for this, and for nothing else of a save."""
+    part = Part({}, {})
+    for piece in pieces:
+        begin, end = piece.writes
+        if begin == end:
+            continue
+        mine = piece.values[begin:end].detach()
+        part.tensors[piece.key] = mine.clone() if mine.device.type == "cpu" else mine.cpu()
+        part.places[piece.key] = {"start": piece.start + begin, "shape": list(piece.shape)}
+    return part
+
+
+def file_of(rank: int, world: int) -> str:
+    """Name of a rank's file in a checkpoint."""
+    return f"rank-{rank:05d}-of-{world:05d}.safetensors"
+
+
+def write(path: Path, part: Part, random: dict[str, Any]) -> None:
+    """Writes a rank's part.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    try:
+        save_file(part.tensors, path, metadata={"pieces": json.dumps(part.places), "random": json.dumps(random)})
+    except SafetensorError as error:  # how a full disk looks through safetensors
+        raise OSError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Elements [start, stop) of a tensor, and the file that has them."""
+
+    start: int
+    stop: int
+    file: Any
+
+
+class Parts:
+    """A checkpoint's tensors, read by interval from whatever files hold them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = [safe_open(path, framework="pt") for path in sorted(folder.glob("rank-*.safetensors"))]
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.stretches: dict[str, list[_Stretch]] = {}
+        for file in self.files:
+            for key, place in json.loads(file.metadata()["pieces"]).items():
+                size = file.get_slice(key).get_shape()[0]
+                self.shapes[key] = tuple(place["shape"])
+                self.stretches.setdefault(key, []).append(_Stretch(place["start"], place["start"] + size, file))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the model's own tensors, without those of the optimizer."""
+        return [key for key in self.shapes if "/" not in key]
+
+    def random(self, rank: int, world: int) -> dict[str, Any] | None:
+        """State of the generators of a rank; None where another number of ranks has written."""
+        if len(self.files) != world:
+            return None
+        state: dict[str, Any] = json.loads(self.files[rank].metadata()["random"])
+        return state
+
+    def fill(self, piece: Piece) -> None:
+        """Puts the saved values into a piece.
+
+        Raises:
+            CheckpointError: if the checkpoint has no such tensor, another shape of it, or only some of it.
+        """
+        if piece.key not in self.shapes:
+            raise CheckpointError(f"{self.folder} has no {piece.key}; it cannot go on with this model and optimizer")
+        if self.shapes[piece.key] != piece.shape:
+            raise CheckpointError(
+                f"{piece.key} has the shape {self.shapes[piece.key]} in {self.folder} but {piece.shape} in this run"
+            )
+        stop, filled = piece.start + len(piece.values), 0
+        for stretch in self.stretches[piece.key]:
+            first, last = max(piece.start, stretch.start), min(stop, stretch.stop)
+            if first >= last:
+                continue
+            values = stretch.file.get_slice(piece.key)[first - stretch.start : last - stretch.start]
+            piece.values[first - piece.start : last - piece.start].copy_(values)
+            filled += last - first
+        if filled != len(piece.values):
+            raise CheckpointError(f"{self.folder} holds {filled} of {len(piece.values)} elements of {piece.key}")
+
+    def whole(self, key: str) -> Tensor:
+        """A tensor in one piece, in CPU memory."""
+        shape = self.shapes[key]
+        dtype = self.stretches[key][0].file.get_slice(key)[:0].dtype
+        values = torch.empty(torch.Size(shape).numel(), dtype=dtype)
+        self.fill(Piece(key, shape, 0, values, (0, 0)))
+        return values.view(shape)

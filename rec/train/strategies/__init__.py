@@ -1,0 +1,58 @@
+"""How a model, its gradients and its moments lie on the ranks. The loop is the same for all; a launch chooses one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rec.config.tree import Run
+from rec.errors import ConfigError
+from rec.ranks import Ranks
+from rec.train.strategies.engine import Engine, Plain
+
+Name = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What a launch asks for."""
+
+    name: Name
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
+    """DeepSpeed's JSON, under ZeRO."""
+    reshard_after_forward: bool = True
+    """FSDP2: whether a block is freed after its forward pass and gathered again for its backward pass."""
+    offload: bool = False
+    """FSDP2: whether shards lie in CPU memory."""
+
+
+def build(strategy: Strategy, run: Run, ranks: Ranks) -> Engine:
+    """The engine of a strategy. DeepSpeed and FSDP2 are imported only where they are asked for.
+
+    Raises:
+        ConfigError: if the strategy does not fit the number of ranks, the run, or this machine.
+    """
+    if (strategy.name == "single") != (ranks.world == 1 and strategy.name in ("single", "ddp")):
+        raise ConfigError(
+            f"the strategy is {strategy.name} but {ranks.world} processes run; "
+            "choose ddp, zero1, zero2, zero3 or fsdp2 for several, single for one"
+        )
+    precision = run.train.precision
+    match strategy.name:
+        case "single" | "ddp":
+            return Plain(ranks, precision)
+        case "fsdp2":
+            from rec.train.strategies.fsdp import Fsdp
+
+            return Fsdp(ranks, precision, reshard=strategy.reshard_after_forward, offload=strategy.offload)
+        case _:
+            from rec.train.strategies.settings import fill
+
+            settings = fill(strategy.deepspeed, run, ranks.world)
+            try:
+                from rec.train.strategies.zero import Zero
+            except ImportError as error:
+                raise ConfigError(
+                    f"the strategy {strategy.name} needs DeepSpeed, which cannot be imported ({error}); "
+                    "pip install 'kindling[deepspeed]'"
+                ) from None
+            return Zero(ranks, precision, settings)

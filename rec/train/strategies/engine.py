@@ -1,0 +1,169 @@
+"""What the loop sees of a strategy, and the two simplest: one process, and DDP."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rec.config.tree import Optim
+from rec.errors import ConfigError
+from rec.models.base import Recommender
+from rec.ranks import Ranks, device_of
+from rec.train.optim import build_optimizer
+from rec.train.pieces import Parts, Piece, share
+
+Precision = Literal["fp32", "bf16", "fp16"]
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine(ABC):
+    """A model and its optimizer on one rank of a world."""
+
+    name: str
+    """Of the strategy."""
+    bare: Recommender
+    """The model as it was built. Its parameters may be shards."""
+    model: nn.Module
+    """What is called, in training and in evaluation."""
+    optimizer: torch.optim.Optimizer
+    """Its groups carry the rates."""
+
+    def __init__(self, ranks: Ranks, precision: Precision) -> None:
+        """Finds this rank's device.
+
+        Raises:
+            ConfigError: if fp16 is asked of a CPU.
+        """
+        self.ranks, self.precision, self.device = ranks, precision, device_of(ranks)
+        if self.device.type == "cpu" and precision == "fp16":
+            raise ConfigError("train.precision=fp16 needs a GPU; choose fp32 (or bf16, slow on most CPUs)")
+
+    def prepare(self, model: Recommender, optim: Optim) -> None:
+        """Places the model and makes its optimizer."""
+        self.bare = model.train()  # a backbone comes from its weights in evaluation mode
+        self.bare.half = HALVES.get(self.precision)
+        self._place(optim)
+
+    @abstractmethod
+    def _place(self, optim: Optim) -> None:
+        """Sets `model` and `optimizer`, with all state of the optimizer there from the start."""
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Holds back the exchange of gradients for all but the last micro-batch of a step, where that is possible."""
+        return nullcontext()
+
+    @abstractmethod
+    def backward(self, share: Tensor) -> None:
+        """Adds the gradients of this rank's share of the step's loss; over ranks the shares are summed."""
+
+    @abstractmethod
+    def update(self, limit: float) -> float:
+        """Scales the gradients down to the norm `limit` (0: no limit) and takes a step.
+
+        A step whose gradients are not finite is left out. The gradients are gone afterwards.
+
+        Returns:
+            The norm before scaling, of the gradients of all ranks; the same on every rank.
+        """
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Piece]:
+        """What this rank holds of parameters, buffers and moments; the same keys in the same order each time."""
+
+    def restore(self, parts: Parts) -> None:
+        """Takes parameters, buffers and moments from a checkpoint; `settle` has to follow on all ranks together.
+
+        Raises:
+            CheckpointError: if one of them is not there.
+        """
+        for piece in self.pieces():
+            parts.fill(piece)
+
+    def settle(self) -> None:
+        """Makes everything that is derived from the pieces follow them."""
+        return
+
+    def scaler(self) -> dict[str, Any]:
+        """The state of the loss scaler; empty where there is none."""
+        return {}
+
+    def restore_scaler(self, state: dict[str, Any]) -> None:
+        """The inverse of `scaler`."""
+        return
+
+
+class Plain(Engine):
+    """Every rank holds everything: one process, or DDP over several."""
+
+    def __init__(self, ranks: Ranks, precision: Precision) -> None:
+        super().__init__(ranks, precision)
+        self.name = "single" if ranks.world == 1 else "ddp"
+
+    def _place(self, optim: Optim) -> None:
+        self.bare.to(self.device)
+        self.model = self.bare
+        if self.ranks.world > 1:
+            devices = None if self.device.type == "cpu" else [self.device]
+            self.model = DistributedDataParallel(self.bare, device_ids=devices, gradient_as_bucket_view=True)
+        self.optimizer = build_optimizer(self.bare, optim)
+        prime(self.optimizer, trained(self.optimizer))
+        self.scale = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
+
+    def backward(self, share: Tensor) -> None:
+        share = share * self.ranks.world  # DDP averages
+        (self.scale.scale(share) if self.scale else share).backward()
+
+    def update(self, limit: float) -> float:
+        if self.scale:
+            self.scale.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.bare.parameters(), limit or math.inf).item()
+        if self.scale:
+            self.scale.step(self.optimizer)  # leaves out a step that is not finite, and lowers the scale
+            self.scale.update()
+        elif math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def pieces(self) -> Iterator[Piece]:
+        for key, tensor in self.bare.state_dict().items():
+            yield replicated(key, tensor, self.ranks)
+        for name, parameter in self.bare.named_parameters():
+            for moment, value in self.optimizer.state.get(parameter, {}).items():
+                yield replicated(f"{name}/{moment}", value, self.ranks)
+
+    def scaler(self) -> dict[str, Any]:
+        return self.scale.state_dict() if self.scale else {}
+
+    def restore_scaler(self, state: dict[str, Any]) -> None:
+        if self.scale and state:  # there is none where the run had another precision before
+            self.scale.load_state_dict(state)
+
+
+def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The parameters of all groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def prime(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Makes AdamW's state as its first step would: so memory is known at the start, and a checkpoint has a place to go."""
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+
+
+def replicated(key: str, tensor: Tensor, ranks: Ranks) -> Piece:
+    """A whole tensor, of which every rank has the same: each writes its share."""
+    values = tensor.detach().view(-1)
+    return Piece(key, tuple(tensor.shape), 0, values, share(len(values), ranks.rank, ranks.world))

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Installs Slurm and munge from Debian's packages; nothing is started. Root only.
+set -euo pipefail
+if [[ -x /usr/sbin/slurmctld && -x /usr/sbin/munged ]]; then
+    exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null
