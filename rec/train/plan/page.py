@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from rec.train.plan.memory import parts
 from rec.train.plan.plan import BETWEEN, INSIDE, ROOM, UTILISATION, Plan
-from rec.train.plan.strategies import parts
 
 
 def page(plan: Plan) -> str:

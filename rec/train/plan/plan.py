@@ -5,10 +5,11 @@ from functools import cached_property
 
 from rec.config.tree import Run
 from rec.data.feed import check_batches
-from rec.train.plan import strategies
+from rec.train.plan import memory
+from rec.train.plan.memory import Memory, Step
 from rec.train.plan.rehearsal import Flops, Rehearsal, Stage
-from rec.train.plan.strategies import Memory, Step, Strategy
 from rec.train.plan.work import Work
+from rec.train.strategies import Name
 
 ROOM = 0.9
 """Share of a device's memory that tensors may fill: the rest is for its driver, the exchange, and fragmentation."""
@@ -16,7 +17,7 @@ UTILISATION = 0.4
 """Share of the peak speed that training reaches: assumed."""
 INSIDE, BETWEEN = 300e9, 40e9
 """Bytes a second that a rank sends to others on its machine, and to other machines: assumed."""
-SIMPLEST_FIRST: tuple[Strategy, ...] = ("ddp", "zero1", "zero2", "fsdp2", "zero3")
+SIMPLEST_FIRST: tuple[Name, ...] = ("ddp", "zero1", "zero2", "fsdp2", "zero3")
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Plan:
         check_batches(run.data, machine.ranks)
         self.run, self.work, self.machine = run, work, machine
         stage = Stage(run, work.users, work.items)
-        self.inventory = strategies.count(stage.model)
+        self.inventory = memory.count(stage.model)
         self.rehearsal: Rehearsal = stage.rehearse(work.longest)
         self.evaluation = stage.evaluation(work.longest)
 
     @property
-    def strategies(self) -> tuple[Strategy, ...]:
+    def strategies(self) -> tuple[Name, ...]:
         """Those that a launch of so many processes can choose from, the simplest first."""
         return ("single",) if self.machine.ranks == 1 else SIMPLEST_FIRST
 
@@ -74,33 +75,33 @@ class Plan:
         """Micro-batches that a rank goes through before an update."""
         return self.run.data.global_batch // (micro_batch * self.machine.ranks)
 
-    def memory(self, strategy: Strategy, micro_batch: int | None = None) -> Memory:
+    def memory(self, strategy: Name, micro_batch: int | None = None) -> Memory:
         """Bytes of a rank, with the run's micro-batch or another."""
         windows = micro_batch or self.run.data.micro_batch
         step = Step(self.rehearsal.of(windows), self.accumulated(windows), self.evaluation)
-        return strategies.memory(strategy, self.inventory, step, self.machine.ranks)
+        return memory.memory(strategy, self.inventory, step, self.machine.ranks)
 
-    def fits(self, strategy: Strategy, micro_batch: int | None = None) -> bool:
+    def fits(self, strategy: Name, micro_batch: int | None = None) -> bool:
         return self.memory(strategy, micro_batch).peak <= ROOM * self.machine.memory
 
-    def largest_micro_batch(self, strategy: Strategy) -> int:
+    def largest_micro_batch(self, strategy: Name) -> int:
         """The largest `data.micro_batch` that fits and that the global batch allows; 0 where none fits."""
         most = self.run.data.global_batch // self.machine.ranks
         sizes = [size for size in range(1, most + 1) if most % size == 0]
         return max((size for size in sizes if self.fits(strategy, size)), default=0)
 
-    def exchanged(self, strategy: Strategy) -> float:
+    def exchanged(self, strategy: Name) -> float:
         """Bytes that a rank sends in a step."""
         accumulated = self.accumulated(self.run.data.micro_batch)
-        return strategies.exchanged(strategy, self.inventory, self.machine.ranks, accumulated)
+        return memory.exchanged(strategy, self.inventory, self.machine.ranks, accumulated)
 
-    def seconds_of_step(self, strategy: Strategy) -> float:
+    def seconds_of_step(self, strategy: Name) -> float:
         """Computing, or exchanging, whichever takes longer: the two go on at the same time."""
         computing = self.flops_of_step / (self.machine.ranks * UTILISATION * self.machine.speed)
         return max(computing, self.exchanged(strategy) / (BETWEEN if self.machine.nodes > 1 else INSIDE))
 
-    def hours_of_epoch(self, strategy: Strategy) -> float:
+    def hours_of_epoch(self, strategy: Name) -> float:
         return self.seconds_of_step(strategy) * self.steps_of_epoch / 3600
 
-    def hours_of_run(self, strategy: Strategy) -> float:
+    def hours_of_run(self, strategy: Name) -> float:
         return self.seconds_of_step(strategy) * self.run.train.steps / 3600

@@ -21,8 +21,7 @@ from rec.config.tree import Run
 from rec.data.batch import Queries, Sequences
 from rec.models import build
 from rec.train.plan.tracker import Tracker
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from rec.train.strategies.engine import HALVES
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ class Stage:
 
     def __init__(self, run: Run, users: int, items: int) -> None:
         self.run = run
-        backbone = dataclasses.replace(run.model.backbone, pretrained=False)
         with torch.device("meta"):
-            self.model = build(dataclasses.replace(run.model, backbone=backbone), users=users, items=items)
+            self.model = build(run.model, users=users, items=items, weights=False)
+        self.model.products = HALVES.get(run.train.precision)
         self.model.require_room(run.data.max_items)
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         with self.fake:
@@ -123,8 +122,7 @@ class Stage:
         with self.fake, torch.no_grad():
             queries = Queries(torch.ones(block, dtype=torch.int64), torch.ones(block, items, dtype=torch.int64))
             with Tracker(self.model, 0) as tracker:
-                with _autocast(self.run):
-                    scores = self.model(queries)
+                scores = self.model(queries)
                 torch.isfinite(scores[:, 1:]).sum(1)  # the first thing that is done with scores, and the largest
         return float(max(tracker.temporary))
 
@@ -134,9 +132,7 @@ class Stage:
             batch = _batch(self.run, windows, items)
             targets = windows * (items + self.run.model.predict_first)
             with Tracker(self.model, targets) as tracker, _head(self.model, tracker):
-                with _autocast(self.run):
-                    loss = self.model(batch).total
-                loss.backward()
+                self.model(batch).total.backward()
             self.model.zero_grad()
         head = slice(tracker.marks[0], tracker.marks[1])
         inside = sum(tracker.other[head])
@@ -159,10 +155,6 @@ def _batch(run: Run, windows: int, items: int) -> Sequences:
     places = whole(windows, items)
     negatives = whole(windows, run.data.negatives)
     return Sequences(whole(windows), places, places, whole(windows), negatives, negatives.float(), key_B=whole(windows))
-
-
-def _autocast(run: Run) -> torch.autocast:
-    return torch.autocast("cpu", PRECISIONS[run.train.precision], enabled=run.train.precision != "fp32")
 
 
 @contextmanager

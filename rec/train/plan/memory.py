@@ -5,18 +5,17 @@ Parameters, gradients and moments are fp32 under every strategy; `train.precisio
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
 from rec.nn.backbone import blocks
 from rec.train.plan.rehearsal import Rehearsal
+from rec.train.strategies import Name
+from rec.train.strategies.settings import BUCKET
 
-Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
 FP32 = 4
 """Bytes of a number."""
-BUCKET = 50_000_000
-"""Numbers in the buffer in which DeepSpeed collects gradients before it exchanges them, or gathers ahead."""
 REUSE = 1_000_000_000
 """ZeRO-3 keeps a gathered parameter that is needed again before so many others: DeepSpeed's own default."""
 
@@ -102,8 +101,8 @@ class _State(NamedTuple):
     optimizer: float
 
 
-def memory(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -> Memory:
-    """Bytes of one of `ranks` ranks."""
+def memory(strategy: Name, inventory: Inventory, step: Step, ranks: int) -> Memory:
+    """Bytes of one of `ranks` ranks. Before anything is dealt out, a rank has all parameters."""
     state = _state(strategy, ranks, several=step.accumulated > 1)
     whole, tables = inventory.whole, inventory.parts["tables"]
     rest = Count(whole.all - tables.all, whole.trained - tables.trained)
@@ -118,11 +117,11 @@ def memory(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -> 
         loss_head=step.rehearsal.loss_head,
         buffers=buffers,
         evaluation=step.evaluation,
-        peak=fixed + max(_moments(strategy, inventory, step, ranks)),
+        peak=max(FP32 * whole.all, fixed + max(_moments(strategy, inventory, step, ranks))),
     )
 
 
-def _state(strategy: Strategy, ranks: int, *, several: bool) -> _State:
+def _state(strategy: Name, ranks: int, *, several: bool) -> _State:
     """How parameters, gradients and moments are dealt out; `several` micro-batches make a step."""
     whole, part = float(FP32), FP32 / ranks
     match strategy:
@@ -140,7 +139,7 @@ def _state(strategy: Strategy, ranks: int, *, several: bool) -> _State:
             return _State(part, whole if several else part, 2 * part)
 
 
-def _buffers(strategy: Strategy, inventory: Inventory) -> float:
+def _buffers(strategy: Name, inventory: Inventory) -> float:
     """Bytes of gathered parameters, and of gradients on their way."""
     root, block = inventory.root, inventory.block
     match strategy:
@@ -154,7 +153,7 @@ def _buffers(strategy: Strategy, inventory: Inventory) -> float:
             return 0
 
 
-def _gathered(strategy: Strategy, inventory: Inventory) -> float:
+def _gathered(strategy: Name, inventory: Inventory) -> float:
     """Bytes of parameters that a rank has whole at a time, though it keeps a share of them only."""
     whole, root, block = inventory.whole, inventory.root, inventory.block
     if strategy == "zero3":
@@ -169,7 +168,7 @@ def _ahead(inventory: Inventory) -> float:
     return FP32 * min(BUCKET, inventory.whole.all)
 
 
-def _moments(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -> Iterator[float]:
+def _moments(strategy: Name, inventory: Inventory, step: Step, ranks: int) -> Iterator[float]:
     """Bytes, beyond weights and optimizer, at the moments that may be the fullest: passes, update, evaluation."""
     several, rehearsal = step.accumulated > 1, step.rehearsal
     gradients, part = FP32 * inventory.whole.trained, FP32 * inventory.whole.trained / ranks
@@ -209,7 +208,7 @@ def _moments(strategy: Strategy, inventory: Inventory, step: Step, ranks: int) -
             yield gathered + step.evaluation
 
 
-def exchanged(strategy: Strategy, inventory: Inventory, ranks: int, accumulated: int) -> float:
+def exchanged(strategy: Name, inventory: Inventory, ranks: int, accumulated: int) -> float:
     """Bytes that a rank sends in a step.
 
     An all-reduce sends each number twice, a gather or a scatter once, all but the rank's own share.
