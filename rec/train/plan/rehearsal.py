@@ -121,7 +121,7 @@ class Stage:
         self.model.eval()
         with self.fake, torch.no_grad():
             queries = Queries(torch.ones(block, dtype=torch.int64), torch.ones(block, items, dtype=torch.int64))
-            with Tracker(self.model, 0) as tracker:
+            with Tracker(self.model) as tracker:
                 scores = self.model(queries)
                 torch.isfinite(scores[:, 1:]).sum(1)  # the first thing that is done with scores, and the largest
         return float(max(tracker.temporary))

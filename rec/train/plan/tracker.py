@@ -20,10 +20,10 @@ class Tracker(TorchDispatchMode):
 
     Args:
         model: whose parameters and buffers are not counted.
-        targets: scored positions: what `nonzero`, whose result depends on data, finds.
+        targets: scored positions: what `nonzero`, whose result depends on data, finds; None where there are data.
     """
 
-    def __init__(self, model: nn.Module, targets: int) -> None:
+    def __init__(self, model: nn.Module, targets: int | None = None) -> None:
         super().__init__()
         self.targets = targets
         self.temporary: list[float] = []
@@ -49,7 +49,7 @@ class Tracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if operation is torch.ops.aten.nonzero.default:
+        if operation is torch.ops.aten.nonzero.default and self.targets is not None:
             result = torch.empty(self.targets, args[0].ndim, dtype=torch.int64)
         else:
             result = operation(*args, **kwargs)
@@ -95,5 +95,6 @@ def _flops(operation: Any, args: Any, kwargs: Any, result: Any) -> tuple[float, 
         return float(sdpa_flop_count(*(tensor.shape for tensor in args[:3]))), 0.0
     if packet is ATTENTION_BACKWARD:
         return float(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4]))), 0.0
-    count = flop_registry.get(packet)
+    plain = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), packet)  # what is done in place costs the same
+    count = flop_registry.get(plain)
     return 0.0, float(count(*args, **kwargs, out_val=result)) if count else 0.0
