@@ -1,4 +1,4 @@
-"""What a launch asks for: on the command line, or through the environment that `accelerate launch` makes of its file."""
+"""What a launch asks for: on the command line, or through the environment of `accelerate launch`."""
 
 import json
 import os
@@ -63,7 +63,9 @@ def of_json(settings: Mapping[str, Any], name: str) -> "Strategy":
 
     stage = settings.get("zero_optimization", {}).get("stage")
     if stage not in (1, 2, 3):
-        raise ConfigError(f"{name}: zero_optimization.stage is {stage}; choose 1, 2 or 3 (without ZeRO: --strategy ddp)")
+        raise ConfigError(
+            f"{name}: zero_optimization.stage is {stage}; choose 1, 2 or 3 (without ZeRO: --strategy ddp)"
+        )
     return Strategy(f"zero{stage}", deepspeed=settings)  # type: ignore[arg-type]
 
 
@@ -81,7 +83,9 @@ def from_accelerate(environment: Mapping[str, str], run: "Run") -> "Strategy | N
             "remove it from the file, the number belongs to the run"
         )
     if environment.get("ACCELERATE_DYNAMO_BACKEND", "NO").upper() != "NO":
-        raise ConfigError("the Accelerate file asks for torch.compile (dynamo_config), which a run does not do; remove it")
+        raise ConfigError(
+            "the Accelerate file asks for torch.compile (dynamo_config), which a run does not do; remove it"
+        )
     if on("ACCELERATE_USE_MEGATRON_LM"):
         raise ConfigError("the Accelerate file asks for Megatron-LM; use one of configs/accelerate")
     if on("ACCELERATE_USE_DEEPSPEED"):

@@ -58,9 +58,7 @@ def for_the_launcher(code: int) -> int:
     return DONE if code == STOPPED and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) else code
 
 
-def execute(
-    run: "Run", strategy: str | None = None, stage: Path | None = None, stop: "Stop | None" = None
-) -> int:
+def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, stop: "Stop | None" = None) -> int:
     """A run from its start to its last word in RUN/status.json; its exit code.
 
     Signals are heard from the construction of `stop` on; without one, from here on.
@@ -124,7 +122,12 @@ def work(run: "Run", engine: "Engine", stop: "Stop", status: "Status", stage: Pa
         outside = trackers.start(run, progress.step + 1, progress.trackers) if ranks.first else []
         progress.trackers = trackers.identifiers(outside)
         report = Report(
-            run.folder, steps=run.train.steps, start=progress.step, first=ranks.first, owed=progress.owed, trackers=outside
+            run.folder,
+            steps=run.train.steps,
+            start=progress.step,
+            first=ranks.first,
+            owed=progress.owed,
+            trackers=outside,
         )
         with closing(report):
             report.say(arithmetic)
@@ -190,8 +193,8 @@ def describe(run: "Run", strategy: str, model: "Recommender", feed: "Feed") -> s
         f"{run.name}: {feed.dataset.users:,} users, {feed.dataset.items:,} items, split {feed.dataset.split_name}, "
         f"dataset {feed.dataset.fingerprint[:12]}",
         f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.targets:,} targets",
-        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes ({strategy}); "
-        f"{run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
+        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes "
+        f"({strategy}); {run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
     ]
     return "\n".join(lines)
 

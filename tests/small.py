@@ -13,6 +13,7 @@ from rec.data.feed import Feed
 from rec.models import build
 from rec.models.base import Recommender
 from rec.ranks import Ranks
+from rec.train.pieces import Parts
 
 WIDTH = 32
 _ROTARY: dict[str, int | float | str | bool] = {
@@ -88,6 +89,12 @@ def rows_of(batch: Sequences, rows: list[int]) -> Sequences:
 def queries(users: list[int], histories: list[list[int]], width: int | None = None) -> Queries:
     width = width or max([1, *map(len, histories)])
     return Queries(torch.tensor(users), torch.tensor([history + [0] * (width - len(history)) for history in histories]))
+
+
+def saved_tensors(run: Run, step: int) -> dict[str, torch.Tensor]:
+    """Parameters and moments of the checkpoint of a step, whole."""
+    parts = Parts(run.folder / f"checkpoints/step-{step:08d}")
+    return {key: parts.whole(key) for key in parts.shapes}
 
 
 def forget_the_world() -> None:

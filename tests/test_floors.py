@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "rec.data": GROUND,
     "rec.nn": GROUND,
     "rec.text": (*GROUND, "rec.data"),
-    "rec.models": ("rec.config", "rec.errors", "rec.data", "rec.nn"),
+    "rec.models": ("rec.config", "rec.errors", "rec.files", "rec.data", "rec.nn"),
     "rec.eval": (*GROUND, "rec.data", "rec.nn", "rec.models"),
     "rec.train": (*GROUND, "rec.data", "rec.nn", "rec.models", "rec.eval"),
     "rec.recommend": (*GROUND, "rec.data", "rec.nn", "rec.models", "rec.eval"),
@@ -35,7 +35,10 @@ MAY_IMPORT = {
 DOORS = {
     "accelerate": ("rec/train/trackers.py",),
     "deepspeed": ("rec/train/strategies/zero.py",),
-    "torch.distributed": ("rec/ranks.py", "rec/train/strategies/fsdp.py",),
+    "torch.distributed": (
+        "rec/ranks.py",
+        "rec/train/strategies/fsdp.py",
+    ),
     "mpi4py": ("rec/rendezvous.py",),
     "transformers": ("rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),

@@ -10,7 +10,9 @@ from rec.models.base import Recommender
 from rec.models.soft_token import SoftToken
 
 
-def build(config: SoftTokenConfig, *, users: int, items: int, saved: Path | None = None, weights: bool = True) -> Recommender:
+def build(
+    config: SoftTokenConfig, *, users: int, items: int, saved: Path | None = None, weights: bool = True
+) -> Recommender:
     """The recommender that a configuration describes, on the CPU, in fp32.
 
     Args:

@@ -31,7 +31,7 @@ A trained model, called, and the `score` method of a counting baseline are both 
 class Recommender(nn.Module, ABC):
     """A trained recommender: two verbs behind one door, since DDP, ZeRO and FSDP only watch `forward`."""
 
-    half: torch.dtype | None = None
+    products: torch.dtype | None = None
     """Type of the matrix products under autocast; None computes in that of the parameters."""
 
     def start(self, dataset: Dataset) -> None:
@@ -55,7 +55,7 @@ class Recommender(nn.Module, ABC):
         """(B, items + 1) scores by item row, higher is better; column 0 is padding."""
 
     def forward(self, batch: Sequences | Queries) -> Loss | Tensor:
-        with torch.autocast(batch.user_B.device.type, self.half, enabled=self.half is not None):
+        with torch.autocast(batch.user_B.device.type, self.products, enabled=self.products is not None):
             match batch:
                 case Queries():
                     return self.score(batch)

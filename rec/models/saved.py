@@ -63,9 +63,7 @@ class Saved:
         return self.item_ids
 
 
-def publish(
-    run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]
-) -> Path:
+def publish(run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]) -> Path:
     """Makes `RUN/model`, whole or not at all.
 
     Args:

@@ -9,7 +9,6 @@ checkpoints/latest, checkpoints/best      names of the newest and of the best ch
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,7 +95,7 @@ class Checkpoints:
             else:
                 aside.rename(aside.with_suffix(""))
         folders = [folder for folder in self._all() if before is None or folder.name < self.folder(before).name]
-        damaged = []
+        damaged: list[Path] = []
         for folder in reversed(folders):
             fault = damage(folder)
             if fault is None:

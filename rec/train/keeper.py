@@ -13,9 +13,9 @@ from rec.config.load import dump, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
+from rec.files import lock
 from rec.models.base import Recommender
 from rec.models.saved import publish, published_digest
-from rec.files import lock
 from rec.ranks import Ranks, beside
 from rec.train import random
 from rec.train.background import Background
@@ -56,11 +56,13 @@ class Keeper:
     def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, status: Status) -> None:
         self.run, self.dataset, self.ranks, self.status = run, dataset, ranks, status
         self.identity = identity(run, dataset)
-        self.checkpoints = Checkpoints(
-            run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every
-        )
+        self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every)
         self.held: IO[str] | None = None
-        self.newest = ranks.first_only(self._begin)
+        try:
+            self.newest = ranks.first_only(self._begin)
+        except BaseException:
+            self._let_go()
+            raise
         status.running()  # the folder is there now
         self.aside = beside(ranks, run.train.hang_after)
         self.background = Background()
@@ -73,8 +75,11 @@ class Keeper:
         try:
             self.wait()
         finally:
-            if self.held is not None:
-                self.held.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self.held is not None:
+            self.held.close()
 
     def restore(self, engine: Engine) -> Progress:
         """Puts the newest checkpoint into the engine; a fresh start where there is none."""
@@ -202,7 +207,7 @@ class Keeper:
         self.held = lock(folder / "lock")
         if self.held is None:
             raise CheckpointError(
-                f"another process is training {folder}; wait until it has ended, or choose another name=... for this run"
+                f"another process is training {folder}; wait for its end, or choose another name=... for this run"
             )
         newest = self.checkpoints.newest(print)
         if newest is not None:

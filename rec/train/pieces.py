@@ -7,7 +7,7 @@ checkpoint knows nothing of the ranks and the strategy that wrote it, and any ot
 rank-00001-of-00004.safetensors
   `NAME`           elements [start, start + size) of the flattened parameter or buffer
   `NAME/exp_avg`   the same of a moment of the optimizer; `NAME/step` has one element
-  metadata         {"pieces": {key: {"start", "shape" (of the whole tensor)}}, "random": state of this rank's generators}
+  metadata         {"pieces": {key: {"start", "shape" (of the whole tensor)}}, "random": state of its generators}
 """
 
 import json

@@ -14,7 +14,7 @@ import torch
 def state() -> dict[str, Any]:
     """Of this process, as plain values."""
     version, numbers, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002: it is the state of others that is kept
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": [version, list(numbers), gauss],

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
-
 from launch.train import execute
 from rec.config.tree import Data, Eval, Optim, Run, Train
 from rec.data.dataset import Dataset
 from rec.ranks import from_environment
-from rec.train.pieces import Parts
 from rec.train.stop import Stop
 from tests.ranks import run_ranks
 from tests.small import EVERYTHING, a_run, forget_the_world, soft_token
@@ -57,24 +54,3 @@ def assert_close(curve: Curve, reference: Curve, context: object, rel: float = 1
     assert [line.keys() for line in curve] == [line.keys() for line in reference], context
     for line, expected in zip(curve, reference, strict=True):
         assert line == pytest.approx(expected, rel=rel, abs=rel / 100), context
-
-
-def saved_tensors(run: Run, step: int = STEPS) -> dict[str, Tensor]:
-    """Parameters and moments of the checkpoint of a step, whole."""
-    parts = Parts(run.folder / f"checkpoints/step-{step:08d}")
-    return {key: parts.whole(key) for key in parts.shapes}
-
-
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes one process ask for a stop the given number of times that it is looked for, as a signal to it alone would."""
-
-    def arrange(looks: int) -> None:
-        asked = count(1)
-
-        def is_asked(stop: Stop) -> bool:
-            return next(asked) == looks and from_environment().rank == from_environment().world - 1
-
-        monkeypatch.setattr(Stop, "asked", property(is_asked))
-
-    return arrange

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from rec.config.tree import Eval, Train
+from rec.config.tree import Eval, Optim, Train
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
 from rec.ranks import Ranks
 from rec.train import trackers
-from rec.train.engine import Engine
 from rec.train.progress import Progress
+from rec.train.strategies.engine import Plain
 from tests.small import a_run, soft_token
 
 
@@ -37,7 +37,6 @@ class TestTrackers:
     def test_tensorboard_gets_every_measurement(self, mixed: Dataset, tmp_path: Path):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        Engine("fp32", Ranks())
         run = a_run(mixed, tmp_path, soft_token(), train=Train(trackers=("tensorboard",)))
         (tracker,) = trackers.start(run, 0, {})
         for step in (1, 2):
@@ -50,7 +49,6 @@ class TestTrackers:
     def test_tensorboard_forgets_the_abandoned_future_and_nothing_else(self, mixed: Dataset, tmp_path: Path):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        Engine("fp32", Ranks())
         run = a_run(mixed, tmp_path, soft_token(), train=Train(trackers=("tensorboard",)))
         for start, steps in ((1, (1, 2, 3, 4)), (3, (3, 4, 5))):  # killed after step 4, resumed from the save of step 2
             (tracker,) = trackers.start(run, start, {})
@@ -69,33 +67,24 @@ class TestTrackers:
 
         if find_spec(name):
             pytest.skip(f"{name} is installed")
-        Engine("fp32", Ranks())
         run = a_run(mixed, tmp_path, soft_token(), train=Train(trackers=(name,)))
         with pytest.raises(ConfigError, match=rf"names {name}, which is not installed; run `pip install -e '\.\["):
             trackers.start(run, 0, {})
 
 
-def test_ranks_that_were_launched_but_do_not_run_are_an_error():
-    with pytest.raises(ConfigError, match=r"3 processes were launched but Accelerate runs 1"):
-        Engine("fp32", Ranks(0, 3, 0))
-
-
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
 def test_fp16_without_a_gpu_is_refused():
     with pytest.raises(ConfigError, match=r"train.precision=fp16 needs a GPU"):
-        Engine("fp16", Ranks())
+        Plain(Ranks(), "fp16")
 
 
 class TestUpdate:
-    def _engine(self, *, scaled: bool) -> tuple[Engine, nn.Linear, torch.optim.Optimizer]:
-        engine, model = Engine("fp32", Ranks()), nn.Linear(3, 1, bias=False)
+    def _engine(self, *, scaled: bool) -> tuple[Plain, nn.Linear, torch.optim.Optimizer]:
+        engine, model = Plain(Ranks(), "fp32"), nn.Linear(3, 1, bias=False)
+        engine.prepare(model, Optim(lr=0.1))  # type: ignore[arg-type]
         if scaled:  # what fp16 brings with it, on a machine without a GPU
-            engine.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-            engine.accelerator.native_amp = True
-            engine.accelerator.state._mixed_precision = "fp16"
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
-        engine.prepare(model, optimizer)  # type: ignore[arg-type]
-        return engine, model, optimizer
+            engine.scale = torch.amp.GradScaler("cpu", init_scale=8.0)
+        return engine, model, engine.optimizer
 
     @pytest.mark.parametrize("scaled", [False, True])
     @pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
@@ -114,7 +103,7 @@ class TestUpdate:
         assert torch.equal(model.weight, weight)
         assert optimizer.state_dict()["state"][0]["step"] == moments[0]["step"]
         assert torch.equal(optimizer.state_dict()["state"][0]["exp_avg"], moments[0]["exp_avg"])
-        assert not scaled or engine.accelerator.scaler.get_scale() == 4.0  # the scaler has learned from it
+        assert not scaled or engine.scale.get_scale() == 4.0  # the scaler has learned from it
         assert math.isfinite(step(1.0))
         assert not torch.equal(model.weight, weight)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from launch.command import DONE, command
 from rec.config.tree import Data, Eval, LossWeights, Optim, Run, Train
@@ -16,9 +15,9 @@ from rec.errors import ConfigError, DatasetError
 from rec.eval.evaluate import validation
 from rec.models import saved
 from rec.ranks import Ranks
-from rec.train.engine import Engine
+from rec.train.strategies.engine import Plain
 from tests.eval.tiny import write
-from tests.small import make, soft_token
+from tests.small import make, saved_tensors, soft_token
 from tests.train.runs import lines, make_run, start
 
 
@@ -43,7 +42,7 @@ def test_a_line_of_metrics_says_all_that_its_schema_names(whole: Run):
 def test_a_finished_run_started_again_does_nothing(whole: Run, monkeypatch: pytest.MonkeyPatch):
     before = {path: path.stat().st_mtime_ns for path in whole.folder.rglob("*.safetensors")}
     before_lines = lines(whole)
-    monkeypatch.setattr(Engine, "backward", None)
+    monkeypatch.setattr(Plain, "backward", None)
     assert start(whole) == DONE
     assert {path: path.stat().st_mtime_ns for path in whole.folder.rglob("*.safetensors")} == before
     assert lines(whole) == before_lines
@@ -73,8 +72,13 @@ def test_training_ends_when_patience_does_and_the_best_model_is_published(
     assert evaluated == [0.1, 0.3, 0.2, 0.3, 0.25]  # an equal value is no improvement
     opened = saved.load(run.folder)
     assert (opened.about["step"], opened.about["ndcg@10"]) == (2, 0.3)
-    assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {"step-00000002", "step-00000005", "best"}
-    best = load_file(run.folder / "checkpoints/step-00000002/model.safetensors")
+    assert {path.name for path in (run.folder / "checkpoints").iterdir()} == {
+        "step-00000002",
+        "step-00000005",
+        "best",
+        "latest",
+    }
+    best = saved_tensors(run, 2)
     assert all(torch.equal(value, best[name]) for name, value in opened.model.state_dict().items())
     assert start(run) == DONE  # patience is remembered: nothing is evaluated again
 

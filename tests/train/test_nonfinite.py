@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from launch.command import DONE, FAILED
 from rec.config.tree import Data, Eval, Run
 from rec.data.dataset import Dataset
-from rec.train.engine import Engine
 from rec.train.nonfinite import spoiling
+from rec.train.strategies.engine import Plain
+from tests.small import saved_tensors
 from tests.train.runs import (
     PulledPlug,
     is_last_rank,
@@ -33,8 +33,7 @@ SMALL = Data(global_batch=12, micro_batch=2, max_items=6, negatives=5)
 
 
 def tensors(run: Run, step: int) -> dict[str, torch.Tensor]:
-    folder = run.folder / f"checkpoints/step-{step:08d}"
-    return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
+    return saved_tensors(run, step)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -84,15 +83,15 @@ def test_an_infinite_gradient_of_a_finite_loss_is_left_out_too(
     mixed: Dataset, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ):
     run = make_run(mixed, tmp_path)
-    original, calls = Engine.update, []
+    original, calls = Plain.update, []
 
-    def update(self: Engine, limit: float) -> float:
+    def update(self: Plain, limit: float) -> float:
         calls.append(limit)
         if len(calls) == 3:
             self.bare.tables.item.weight.grad[2, 0] = torch.inf
         return original(self, limit)
 
-    monkeypatch.setattr(Engine, "update", update)
+    monkeypatch.setattr(Plain, "update", update)
     assert start(run) == DONE
     assert skips(run) == [3]
     assert "step 3 is left out: its gradient is not finite (loss " in capsys.readouterr().err
@@ -184,10 +183,10 @@ def test_a_run_with_bad_steps_and_a_rollback_resumes_bit_for_bit(
 
 def test_a_bad_number_of_the_last_rank_alone_stops_all(mixed: Dataset, tmp_path: Path, monkeypatch: Patch):
     run = make_run(mixed, tmp_path, data=SMALL, train=train(skip_limit=1))
-    original = Engine.backward
+    original = Plain.backward
 
-    def backward(self: Engine, share: torch.Tensor) -> None:
+    def backward(self: Plain, share: torch.Tensor) -> None:
         original(self, share * (torch.nan if is_last_rank() else 1))
 
-    monkeypatch.setattr(Engine, "backward", backward)
+    monkeypatch.setattr(Plain, "backward", backward)
     assert start(run, 2) == FAILED

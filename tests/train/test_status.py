@@ -13,10 +13,10 @@ from rec.config.tree import Data, Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
 from rec.ranks import Ranks
-from rec.train.engine import Engine
 from rec.train.keeper import Keeper
 from rec.train.status import Status
 from rec.train.stop import Stop
+from rec.train.strategies.engine import Plain
 from tests.ranks import run_ranks
 from tests.train.runs import make_run, pull_the_plug_in_step, spoil, start, status, train
 
@@ -31,18 +31,18 @@ def test_a_run_says_at_each_moment_how_much_of_it_is_saved(
     mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run, seen = make_run(mixed, tmp_path), []
-    original = Engine.prepare, Engine.update
+    original = Plain.prepare, Plain.update
 
-    def prepare(self: Engine, *arguments: Any) -> None:
+    def prepare(self: Plain, *arguments: Any) -> None:
         seen.append(told(run))
         original[0](self, *arguments)
 
-    def update(self: Engine, limit: float) -> float:
+    def update(self: Plain, limit: float) -> float:
         seen.append(told(run))
         return original[1](self, limit)
 
-    monkeypatch.setattr(Engine, "prepare", prepare)
-    monkeypatch.setattr(Engine, "update", update)
+    monkeypatch.setattr(Plain, "prepare", prepare)
+    monkeypatch.setattr(Plain, "update", update)
     assert start(run) == DONE
     assert [state for state, _, _ in seen] == ["running"] * 10
     assert [code for _, _, code in seen] == [None] * 10
@@ -79,7 +79,7 @@ def test_failed_since_the_disk_was_full(
 ):
     run, original = make_run(mixed, tmp_path), Keeper.save
 
-    def save(self: Keeper, engine: Engine, progress: Any, *, best: bool) -> None:
+    def save(self: Keeper, engine: Plain, progress: Any, *, best: bool) -> None:
         if progress.step > 3:
             raise error
         original(self, engine, progress, best=best)

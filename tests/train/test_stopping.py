@@ -19,14 +19,14 @@ from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.eval import evaluate
 from rec.models import saved
-from rec.train.engine import Engine
 from rec.train.keeper import Keeper
 from rec.train.stop import SIGNALS
+from rec.train.strategies.engine import Plain
 from tests.train.runs import is_last_rank, lines, make_run, measured, newest, start, status, train
 
 PHASES: dict[str, tuple[Any, str, int]] = {
     "loading": (Dataset, "open", 1),
-    "the first step": (Engine, "backward", 1),
+    "the first step": (Plain, "backward", 1),
     "training": (Feed, "step", 2),
     "evaluation": (evaluate, "assemble", 2),
     "saving": (Keeper, "save", 1),
@@ -39,7 +39,7 @@ BLOCKS = Eval(every=3, block=2)
 
 def befall(patch: pytest.MonkeyPatch, phase: str, act: Callable[[], None]) -> None:
     """Lets something happen to the last rank in the midst of a phase, or of a method of the engine."""
-    owner, name, at = PHASES.get(phase, (Engine, phase, 1))
+    owner, name, at = PHASES.get(phase, (Plain, phase, 1))
     original, calls = getattr(owner, name), []
 
     def with_it(*arguments: Any, **options: Any) -> Any:
@@ -112,7 +112,7 @@ def test_a_request_in_the_last_evaluation_leaves_it_owed(
         befall(patch, "evaluation", lambda: os.kill(os.getpid(), signal.SIGUSR1))
         assert start(run) == STOPPED
     assert (status(run)["step"], newest(run)) == (9, "step-00000009")
-    monkeypatch.setattr(Engine, "backward", None)
+    monkeypatch.setattr(Plain, "backward", None)
     assert start(run) == DONE
     assert lines(run)[-1]["valid/ndcg@10"] == lines(whole)[-1]["valid/ndcg@10"]
 
@@ -157,16 +157,16 @@ class TestStopFile:
     ):
         run = make_run(mixed, tmp_path)
         monkeypatch.setattr("rec.train.stop.LOOK_EVERY", 0.0)
-        original, done = Engine.backward, []
+        original, done = Plain.backward, []
 
-        def ask(self: Engine, share: Any) -> None:
+        def ask(self: Plain, share: Any) -> None:
             done.append(share)
             if len(done) == 3 * step:  # three micro-batches a step
                 (run.folder / "STOP").touch()
             original(self, share)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Engine, "backward", ask)
+            patch.setattr(Plain, "backward", ask)
             assert start(run) == STOPPED
         assert max(line["step"] for line in lines(run)) == step
         age(run.folder / "STOP")

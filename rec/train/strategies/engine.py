@@ -46,7 +46,7 @@ class Engine(ABC):
     def prepare(self, model: Recommender, optim: Optim) -> None:
         """Places the model and makes its optimizer."""
         self.bare = model.train()  # a backbone comes from its weights in evaluation mode
-        self.bare.half = HALVES.get(self.precision)
+        self.bare.products = HALVES.get(self.precision)
         self._place(optim)
 
     @abstractmethod
@@ -154,7 +154,7 @@ def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def prime(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
-    """Makes AdamW's state as its first step would: so memory is known at the start, and a checkpoint has a place to go."""
+    """Makes AdamW's state as its first step would: memory is known at the start, and a checkpoint has a place to go."""
     for parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -42,7 +41,8 @@ class Fsdp(Engine):
             self.bare.to(self.device)
         for block in blocks(self.bare):
             fully_shard(block, reshard_after_forward=self.reshard, offload_policy=self.offload)
-        self.model = fully_shard(self.bare, offload_policy=self.offload)
+        fully_shard(self.bare, offload_policy=self.offload)
+        self.model = self.bare
         self.optimizer = build_optimizer(self.bare, optim)
         prime(self.optimizer, trained(self.optimizer))
 
@@ -77,6 +77,6 @@ class Fsdp(Engine):
         if not isinstance(tensor, DTensor):
             return replicated(key, tensor, self.ranks)
         _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-        values = tensor.detach().to_local().view(-1)
+        values: Tensor = tensor.to_local().detach().view(-1)
         start = offset[0] * math.prod(tensor.shape[1:]) if len(values) else 0
         return Piece(key, tuple(tensor.shape), start, values, (0, len(values)))

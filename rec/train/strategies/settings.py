@@ -76,7 +76,12 @@ def _optimizer(settings: dict[str, Any], run: Run) -> None:
     params, optim = section.get("params", {}), run.optim
     for key, value in (("lr", optim.lr), ("weight_decay", optim.weight_decay), ("eps", optim.eps)):
         _agree(params, key, value, f"optim.{key}")
-    _agree({"betas": tuple(params["betas"])} if isinstance(params.get("betas"), list) else {}, "betas", optim.betas, "optim.betas")
+    _agree(
+        {"betas": tuple(params["betas"])} if isinstance(params.get("betas"), list) else {},
+        "betas",
+        optim.betas,
+        "optim.betas",
+    )
 
 
 def _scheduler(settings: dict[str, Any]) -> None:
