@@ -105,8 +105,9 @@ def measured(case: Case, strategy: Name, ranks: int) -> list[int]:
 
     def train(case: Case, group: Ranks) -> None:
         run = case.run(ranks)
-        stage = {"zero_optimization": {"stage": int(strategy[-1])}} if strategy.startswith("zero") else {}
-        engine = strategies.build(Strategy(strategy, deepspeed=stage), run, group)
+        buckets = dict.fromkeys(("reduce_bucket_size", "stage3_prefetch_bucket_size"), BUCKET)
+        json = {"zero_optimization": {"stage": int(strategy[-1]), **buckets}} if strategy.startswith("zero") else {}
+        engine = strategies.build(Strategy(strategy, deepspeed=json), run, group)
         engine.prepare(build(run.model, users=case.users, items=case.items), run.optim)
         for _ in range(2):
             for place in range(case.accumulated):
@@ -128,15 +129,21 @@ def test_memory_of_one_process_is_as_planned(name: str):
     assert real > 80e6, "too small to tell anything"
 
 
-STRATEGIES: list[Name] = ["ddp", "zero1", "zero2", "zero3", "fsdp2"]
+BUCKET = 2_000_000
+DEALT: list[tuple[Name, int]] = [
+    ("ddp", 1), ("ddp", 2), ("zero1", 2), ("zero2", 1), ("zero2", 2), ("zero3", 2), ("fsdp2", 1), ("fsdp2", 2)
+]  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_memory_of_a_rank_is_as_planned_under_each_strategy(strategy: Name, accumulated: int):
-    case = dataclasses.replace(LAYERS, accumulated=accumulated)
+@pytest.mark.filterwarnings("ignore")  # of the engines' own
+@pytest.mark.parametrize(("strategy", "accumulated"), DEALT)
+def test_memory_of_a_rank_is_as_planned_under_each_strategy(
+    strategy: Name, accumulated: int, monkeypatch: pytest.MonkeyPatch
+):
+    """A CPU gives memory to what is written only: buckets have to be so small that they are filled."""
+    monkeypatch.setattr("rec.train.plan.memory.BUCKET", BUCKET)
+    case = Case(SoftToken(dim=64, backbone=gpt2(384, 10)), accumulated=accumulated)
     assert planned(case, strategy, 2) == pytest.approx(max(measured(case, strategy, 2)), rel=0.15)
 
 
@@ -150,9 +157,10 @@ def test_every_tensor_that_lives_in_a_real_step_lives_in_the_rehearsal(architect
     stage = Stage(case.run(1), case.users, case.items)
     rehearsal = stage.rehearse(case.length).of(case.windows)
     real = build(model, users=case.users, items=case.items).train()
+    batch = case.batch()
     with Tracker(real) as tracker:
-        real(case.batch()).total.backward()
-    assert max(tracker.temporary) == pytest.approx(rehearsal.temporary.max(), rel=0.01)
+        real(batch).total.backward()
+    assert tracker.temporary == rehearsal.temporary.tolist()
     finished = [root + layers for root, layers in zip(tracker.root, tracker.layers, strict=True)]
     assert finished[-1] == rehearsal.root[-1] + rehearsal.layers[-1] == 4 * count(real).whole.trained
     assert sum(tracker.other) + sum(tracker.attention) == sum(dataclasses.astuple(rehearsal.flops))

@@ -20,6 +20,7 @@ from torch._subclasses import FakeTensorMode
 from rec.config.tree import Run
 from rec.data.batch import Queries, Sequences
 from rec.models import build
+from rec.nn.backbone import without_data
 from rec.train.plan.tracker import Tracker
 from rec.train.strategies.engine import HALVES
 
@@ -121,7 +122,7 @@ class Stage:
         self.model.eval()
         with self.fake, torch.no_grad():
             queries = Queries(torch.ones(block, dtype=torch.int64), torch.ones(block, items, dtype=torch.int64))
-            with Tracker(self.model) as tracker:
+            with without_data(), Tracker(self.model, 0) as tracker:
                 scores = self.model(queries)
                 torch.isfinite(scores[:, 1:]).sum(1)  # the first thing that is done with scores, and the largest
         return float(max(tracker.temporary))
@@ -131,7 +132,7 @@ class Stage:
         with self.fake:
             batch = _batch(self.run, windows, items)
             targets = windows * (items + self.run.model.predict_first)
-            with Tracker(self.model, targets) as tracker, _head(self.model, tracker):
+            with without_data(), Tracker(self.model, targets) as tracker, _head(self.model, tracker):
                 self.model(batch).total.backward()
             self.model.zero_grad()
         head = slice(tracker.marks[0], tracker.marks[1])

@@ -20,7 +20,8 @@ class Tracker(TorchDispatchMode):
 
     Args:
         model: whose parameters and buffers are not counted.
-        targets: scored positions: what `nonzero`, whose result depends on data, finds; None where there are data.
+        targets: for tensors without data: the scored positions, which `nonzero` would find. A question about data is
+            answered with yes: Transformers asks whether a sequence is one, and not several packed into one.
     """
 
     def __init__(self, model: nn.Module, targets: int | None = None) -> None:
@@ -49,8 +50,12 @@ class Tracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if operation is torch.ops.aten.nonzero.default and self.targets is not None:
+        if operation.namespace == "prim":  # asks for a device, and makes nothing
+            return operation(*args, **kwargs)
+        if self.targets is not None and operation is torch.ops.aten.nonzero.default:
             result = torch.empty(self.targets, args[0].ndim, dtype=torch.int64)
+        elif self.targets is not None and operation is torch.ops.aten._local_scalar_dense.default:
+            result = True
         else:
             result = operation(*args, **kwargs)
         for tensor in tree_leaves(result):
