@@ -117,12 +117,12 @@ def without_data() -> Iterator[None]:
 
     It takes them for a sign that a graph is being traced, and then builds a mask where causality alone would do.
     """
-    asked = masking_utils.is_tracing
-    masking_utils.is_tracing = lambda *_: False
+    masks: Any = masking_utils
+    asked, masks.is_tracing = masks.is_tracing, lambda *_: False
     try:
         yield
     finally:
-        masking_utils.is_tracing = asked
+        masks.is_tracing = asked
 
 
 def _changed(config: Configuration, backbone: Backbone) -> Configuration:

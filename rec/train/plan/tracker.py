@@ -52,6 +52,7 @@ class Tracker(TorchDispatchMode):
         kwargs = kwargs or {}
         if operation.namespace == "prim":  # asks for a device, and makes nothing
             return operation(*args, **kwargs)
+        result: Any
         if self.targets is not None and operation is torch.ops.aten.nonzero.default:
             result = torch.empty(self.targets, args[0].ndim, dtype=torch.int64)
         elif self.targets is not None and operation is torch.ops.aten._local_scalar_dense.default:
