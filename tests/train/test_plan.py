@@ -276,6 +276,8 @@ def test_hours_are_flops_by_speed_unless_the_exchange_takes_longer(plan: Plan):
     slow = copy.copy(plan)
     slow.machine = dataclasses.replace(plan.machine, speed=1e18)
     assert slow.seconds_of_step("ddp") == pytest.approx(plan.inventory.whole.trained * 4 / 300e9)
+    assert "Sending takes longer than computing under ddp, zero1" in page(slow)
+    assert "Sending" not in page(plan)
     steps = plan.work.windows / plan.run.data.global_batch
     assert plan.hours_of_epoch("ddp") == pytest.approx(computing * steps / 3600)
 

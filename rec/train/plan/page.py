@@ -75,9 +75,9 @@ def _warnings(plan: Plan) -> Iterator[str]:
         yield "model.backbone.gradient_checkpointing=true keeps less for the backward pass, for a third more time."
     if first.evaluation > first.activations + first.loss_head + first.gradients:
         yield f"Evaluation is the fullest moment: eval.block below {plan.run.eval.block} takes less."
-    slowest = max(plan.strategies, key=plan.seconds_of_step)
-    if plan.seconds_of_step(slowest) > min(map(plan.seconds_of_step, plan.strategies)):
-        yield f"{slowest} waits for the exchange between processes: larger micro-batches mean fewer exchanges."
+    waiting = [strategy for strategy in plan.strategies if plan.seconds_sending(strategy) > plan.seconds_computing]
+    if waiting:
+        yield f"Sending takes longer than computing under {', '.join(waiting)}; a larger data.global_batch sends less often."
 
 
 def _assumptions(plan: Plan) -> Iterator[str]:

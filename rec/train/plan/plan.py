@@ -95,10 +95,18 @@ class Plan:
         accumulated = self.accumulated(self.run.data.micro_batch)
         return memory.exchanged(strategy, self.inventory, self.machine.ranks, accumulated)
 
+    @property
+    def seconds_computing(self) -> float:
+        """A step, if nothing had to be sent."""
+        return self.flops_of_step / (self.machine.ranks * UTILISATION * self.machine.speed)
+
+    def seconds_sending(self, strategy: Name) -> float:
+        """What a rank sends in a step, if nothing had to be computed."""
+        return self.exchanged(strategy) / (BETWEEN if self.machine.nodes > 1 else INSIDE)
+
     def seconds_of_step(self, strategy: Name) -> float:
-        """Computing, or exchanging, whichever takes longer: the two go on at the same time."""
-        computing = self.flops_of_step / (self.machine.ranks * UTILISATION * self.machine.speed)
-        return max(computing, self.exchanged(strategy) / (BETWEEN if self.machine.nodes > 1 else INSIDE))
+        """Computing, or sending, whichever takes longer: the two go on at the same time."""
+        return max(self.seconds_computing, self.seconds_sending(strategy))
 
     def hours_of_epoch(self, strategy: Name) -> float:
         return self.seconds_of_step(strategy) * self.steps_of_epoch / 3600
