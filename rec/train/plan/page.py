@@ -77,7 +77,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
         yield f"Evaluation is the fullest moment: eval.block below {plan.run.eval.block} takes less."
     waiting = [strategy for strategy in plan.strategies if plan.seconds_sending(strategy) > plan.seconds_computing]
     if waiting:
-        yield f"Sending takes longer than computing under {', '.join(waiting)}; a larger data.global_batch sends less often."
+        names = ", ".join(waiting)
+        yield f"Sending takes longer than computing under {names}; a larger data.global_batch sends less often."
 
 
 def _assumptions(plan: Plan) -> Iterator[str]:
