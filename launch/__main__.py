@@ -7,8 +7,10 @@ VERBS = {
     "prepare": "any known log format -> one prepared dataset",
     "synthesize": "a realistic log of any size",
     "embed": "vectors of item texts, into a dataset",
+    "plan": "memory, FLOPs and hours of a run, before anything is spent",
     "train": "train, or resume, on any number of processes",
     "launch": "train on several processes of this machine",
+    "export": "a checkpoint of any strategy -> one file of weights",
     "evaluate": "ranking metrics beside the baselines",
     "recommend": "recommendations for known users or raw histories",
 }

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.command import DONE, FAILED, WRONG_INPUT, command
+from launch.command import DONE, FAILED, STOPPED, WRONG_INPUT, command
 from launch.strategy import NAMES, named
 from rec.errors import ConfigError
 
@@ -102,7 +102,7 @@ def start(words: list[str], folder: Path) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         code = WRONG_INPUT if failure.exitcode == WRONG_INPUT else FAILED
-        if code == FAILED:
+        if failure.exitcode not in (WRONG_INPUT, STOPPED):
             print(f"kindling launch: {spoken(failure.exitcode)}", file=sys.stderr)
     except SignalException:
         code = FAILED

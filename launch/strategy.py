@@ -1,10 +1,14 @@
 """What a launch asks for: on the command line, or through the environment of `accelerate launch`."""
 
+import itertools
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from rec.errors import ConfigError
 
@@ -25,6 +29,12 @@ def asked(given: str | None, ranks: "Ranks", run: "Run") -> "Strategy":
     from rec.train.strategies import Strategy
 
     accelerate = from_accelerate(os.environ, run)
+    promised = processes_promised() if "ACCELERATE_MIXED_PRECISION" in os.environ else None
+    if promised is not None and ranks.world == 1 < promised:
+        raise ConfigError(
+            f"`accelerate launch` was asked for {promised} processes but started one, as it does without a word for "
+            "distributed_type MULTI_CPU or with --cpu; use a file of configs/accelerate"
+        )
     if given is None:
         return accelerate or Strategy("single" if ranks.world == 1 else "ddp")
     strategy = named(given)
@@ -104,6 +114,21 @@ def from_accelerate(environment: Mapping[str, str], run: "Run") -> "Strategy | N
         reshard_after_forward=on("FSDP_RESHARD_AFTER_FORWARD", "true"),
         offload=on("FSDP_OFFLOAD_PARAMS"),
     )
+
+
+def processes_promised() -> int | None:
+    """How many processes the command line, or the file, of the `accelerate launch` above us asks for.
+
+    It leaves no other trace of that number; None where it cannot be found.
+    """
+    words: list[str] = psutil.Process().parent().cmdline()
+    values: dict[str, str] = dict(itertools.pairwise(word for given in words for word in given.split("=", 1)))
+    for option in ("--num_processes", "--num-processes"):
+        if values.get(option, "").isdigit():
+            return int(values[option])
+    file = Path(values.get("--config_file") or values.get("--config-file") or "")
+    found = re.search(r"^num_processes:\s*(\d+)", file.read_text(), re.MULTILINE) if file.is_file() else None
+    return int(found[1]) if found else None
 
 
 def _deepspeed(environment: Mapping[str, str]) -> "Strategy":

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
     from rec.models.base import Recommender
+    from rec.ranks import Ranks
+    from rec.train.hold import Hold
     from rec.train.status import Status
     from rec.train.stop import Stop
     from rec.train.strategies.engine import Engine
@@ -67,27 +69,39 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
         strategy: what the command line says of it.
         stage: a folder below which the dataset is copied and read; in all records it is where the run says.
     """
-    from launch.strategy import asked
     from rec import ranks as world
-    from rec.train.agreement import facts, require_agreement
-    from rec.train.nonfinite import NotFinite
-    from rec.train.status import Status
+    from rec.train.hold import Hold
     from rec.train.stop import Stop
-    from rec.train.strategies import build
 
     if stop is None:
         with Stop() as stop:
             return execute(run, strategy, stage, stop)
     ranks = world.from_environment()
+    world.join(ranks, run.train.hang_after)
+    with Hold(run.folder, ranks) as hold:
+        code = outcome(run, strategy, stage, ranks, hold, stop)
+        ranks.gather(None)  # a launcher ends the others as soon as the first has left with another code than 0
+    world.leave()
+    return code
+
+
+def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks", hold: "Hold", stop: "Stop") -> int:
+    """The exit code of a run that no other job has; RUN/status.json says the same."""
+    from launch.strategy import asked
+    from rec import ranks as world
+    from rec.train.agreement import facts, require_agreement
+    from rec.train.nonfinite import NotFinite
+    from rec.train.status import Status
+    from rec.train.strategies import build
+
     status = Status(run.folder, steps=run.train.steps, first=ranks.first)
     stop.watch(status, grace=run.train.grace, restarted=world.restarts() > 0)
     try:
-        world.join(ranks, run.train.hang_after)
         dataset = ranks.together(lambda: opened(run, stage))
         chosen = ranks.together(lambda: asked(strategy, ranks, run))
         require_agreement(ranks, {**facts(run, dataset), "--strategy": chosen})
         engine = ranks.together(lambda: build(chosen, run, ranks))
-        finished = work(run, dataset, engine, stop, status)
+        finished = work(run, dataset, engine, hold, stop, status)
     except NotFinite as error:
         status.end("failed", FAILED)
         print(f"kindling train: {error}", file=sys.stderr)
@@ -97,12 +111,10 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
         raise
     code = DONE if finished else STOPPED
     status.end("done" if finished else "stopped", code)
-    ranks.gather(None)  # a launcher ends the others as soon as the first has left with another code than 0
-    world.leave()
     return code
 
 
-def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status: "Status") -> bool:
+def work(run: "Run", dataset: "Dataset", engine: "Engine", hold: "Hold", stop: "Stop", status: "Status") -> bool:
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
@@ -115,7 +127,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
     feed = ranks.together(
         lambda: Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     )
-    with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
+    with closing(feed), Keeper(run, dataset, ranks, hold, status) as keeper:
         model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
         arithmetic = describe(run, engine.name, model, feed)
         engine.prepare(model, run.optim)
@@ -157,11 +169,10 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
 
 def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
     """The run's model; as it starts, unless a checkpoint follows."""
-    import torch
-
     from rec.models import build
+    from rec.train import random
 
-    torch.manual_seed(run.seed)
+    random.seed(run.seed)
     model = build(run.model, users=dataset.users, items=dataset.items, weights=fresh)
     model.require_room(run.data.max_items)
     if fresh:

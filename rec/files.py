@@ -25,6 +25,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def open_to_others(file: Path) -> None:
+    """Gives a file the permissions that its folder has: safetensors makes files that only their owner can read."""
+    file.chmod(file.parent.stat().st_mode & 0o666)
+
+
 def lock(file: Path) -> IO[str] | None:
     """An open file that no other process can lock while this one has it open; None if another has it.
 

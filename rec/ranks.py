@@ -153,6 +153,12 @@ def device_of(ranks: Ranks) -> torch.device:
     return torch.device(accelerator.type, ranks.local_rank % devices)
 
 
+def device_for_deepspeed(ranks: Ranks) -> None:
+    """Tells DeepSpeed, before it is imported, that there is no accelerator, which it would warn of."""
+    if device_of(ranks).type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def join(ranks: Ranks, seconds: float) -> None:
     """Joins the group of processes that the launcher started, before anybody else makes one.
 

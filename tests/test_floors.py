@@ -37,6 +37,7 @@ DOORS = {
     "deepspeed": ("rec/train/strategies/zero.py",),
     "torch.distributed": ("rec/ranks.py", "rec/train/strategies/fsdp.py", "launch/launch.py"),
     "mpi4py": ("rec/rendezvous.py",),
+    "psutil": ("launch/strategy.py",),
     "transformers": ("rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),
     "datasets": ("rec/data/raw*",),

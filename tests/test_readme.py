@@ -13,7 +13,7 @@ from rec.config.load import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("prepare", "synthesize", "embed", "train", "evaluate", "recommend")
+VERBS = ("prepare", "synthesize", "embed", "plan", "train", "launch", "export", "evaluate", "recommend")
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -38,7 +38,7 @@ def test_a_command_that_is_shown_is_understood(page: str, words: list[str], monk
     module = importlib.import_module(f"launch.{verb}")
     monkeypatch.setattr(sys, "argv", [f"kindling {verb}", *rest])
     arguments = module.parser().parse_args() if hasattr(module, "parser") else module.arguments()
-    if verb == "train":
+    if verb in ("train", "plan"):
         assert load(ROOT / arguments.config, arguments.overrides)
 
 

@@ -1,7 +1,7 @@
 """A trained model as a folder that needs nothing else: no dataset, no optimizer, no launcher.
 
 RUN/model/
-  model.safetensors         the weights, fp32
+  model.safetensors         the weights, fp32 (bf16, if exported so)
   run.yaml                  the resolved configuration
   backbone/config.json      the language model's own configuration
   items.parquet users.parquet   external ids by row, with what is known of them
@@ -25,7 +25,7 @@ from rec.config.load import load as load_config
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
-from rec.files import sync
+from rec.files import open_to_others, sync
 from rec.models import build
 from rec.models.base import Recommender
 
@@ -63,20 +63,23 @@ class Saved:
         return self.item_ids
 
 
-def publish(run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]) -> Path:
-    """Makes `RUN/model`, whole or not at all.
+def publish(
+    folder: Path, run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]
+) -> None:
+    """Makes a folder that `load` opens, whole or not at all.
 
     Args:
+        folder: what is there is replaced.
         run: the resolved run.
         model: the trained model; what it holds of its weights may be shards, or newer.
         weights: name -> tensor.
+        dataset: what it was trained on.
         about: step and metrics.
 
     Raises:
         CheckpointError: if the disk refuses.
     """
-    folder = run.folder / "model"
-    beside = folder.with_name("model.tmp")
+    beside = folder.with_name(folder.name + ".tmp")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -91,13 +94,13 @@ def publish(run: Run, model: Recommender, weights: dict[str, Tensor], dataset: D
         raise CheckpointError(
             f"cannot write {folder}: {reason}; the checkpoints are intact: make room and start again"
         ) from error
-    return folder
 
 
 def _write(
     folder: Path, run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]
 ) -> None:
-    save_file({name: tensor.float() for name, tensor in weights.items()}, folder / "model.safetensors")
+    save_file(weights, folder / "model.safetensors")
+    open_to_others(folder / "model.safetensors")
     (folder / "run.yaml").write_text(dump(run), encoding="utf-8")
     model.save(folder)
     for name in ("items.parquet", "users.parquet"):

@@ -2,13 +2,15 @@
 
 import difflib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, masking_utils
 
 from rec.config.tree import Backbone
 from rec.errors import ConfigError
@@ -107,6 +109,20 @@ def hidden_states(backbone: nn.Module, inputs_BTH: Tensor) -> Tensor:
     Sequences are padded on the right, so causality alone keeps padding out of every state that is used.
     """
     return backbone(inputs_embeds=inputs_BTH).last_hidden_state
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """Has Transformers treat tensors that have a shape and no data as it treats real ones.
+
+    It takes them for a sign that a graph is being traced, and then builds a mask where causality alone would do.
+    """
+    masks: Any = masking_utils
+    asked, masks.is_tracing = masks.is_tracing, lambda *_: False
+    try:
+        yield
+    finally:
+        masks.is_tracing = asked
 
 
 def _changed(config: Configuration, backbone: Backbone) -> Configuration:

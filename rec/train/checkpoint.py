@@ -139,8 +139,9 @@ class Checkpoints:
             for_ever = self.keep_every > 0 and step % self.keep_every == 0
             if not for_ever and folder != self.best():
                 shutil.rmtree(folder)
-        for folder in self.root.glob("step-????????.damaged"):
-            shutil.rmtree(folder)
+        for left in ("damaged", "tmp"):  # the latter of saves that were killed: none is under way now
+            for folder in self.root.glob(f"step-????????.{left}"):
+                shutil.rmtree(folder)
 
 
 def facts_of(path: Path) -> Facts:

@@ -3,19 +3,19 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from rec.config.load import dump, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
-from rec.files import lock
 from rec.models.base import Recommender
 from rec.models.saved import publish, published_digest
 from rec.ranks import Ranks, beside
 from rec.train import random
 from rec.train.background import Background
 from rec.train.checkpoint import Checkpoints, Facts, digest_of, facts_of, require_same
+from rec.train.hold import Hold
 from rec.train.identity import identity, versions
 from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
@@ -30,16 +30,11 @@ class Keeper:
     happens beside training, in a thread in which the ranks talk over a group of their own.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, status: Status) -> None:
-        self.run, self.dataset, self.ranks, self.status = run, dataset, ranks, status
+    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, hold: Hold, status: Status) -> None:
+        self.run, self.dataset, self.ranks, self.hold, self.status = run, dataset, ranks, hold, status
         self.identity = identity(run, dataset)
         self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every)
-        self.held: IO[str] | None = None
-        try:
-            self.newest = ranks.first_only(self._begin)
-        except BaseException:
-            self._let_go()
-            raise
+        self.newest = ranks.first_only(self._begin)
         status.running()  # the folder is there now
         self.aside = beside(ranks, run.train.hang_after)
         self.background = Background()
@@ -48,15 +43,8 @@ class Keeper:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Whatever has ended the training: what is under way gets to the disk, then others may have the folder."""
-        try:
-            self.wait()
-        finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        if self.held is not None:
-            self.held.close()
+        """Whatever has ended the training: what is under way gets to the disk."""
+        self.wait()
 
     def restore(self, engine: Engine) -> Progress:
         """Puts the newest checkpoint into the engine; a fresh start where there is none."""
@@ -172,20 +160,13 @@ class Keeper:
         if self.checkpoints.best() != best:
             self.checkpoints.mark_best(progress.best_step)
         if published_digest(self.run) != digest_of(best):
-            parts = Parts(best)
-            weights = {name: parts.whole(name) for name in parts.names}
             about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": digest_of(best)}
-            publish(self.run, model, weights, self.dataset, about)
+            publish(self.run.folder / "model", self.run, model, Parts(best).model(), self.dataset, about)
 
     def _begin(self) -> Path | None:
         """Checks the run folder against the run, and writes down what runs, with which versions."""
         folder = self.run.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.held = lock(folder / "lock")
-        if self.held is None:
-            raise CheckpointError(
-                f"another process is training {folder}; wait for its end, or choose another name=... for this run"
-            )
+        self.hold.take()
         newest = self.checkpoints.newest(print)
         if newest is not None:
             if self.run.train.resume == "never":

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rec.errors import CheckpointError
+from rec.files import open_to_others
 
 
 class Piece(NamedTuple):
@@ -82,6 +83,7 @@ def write(path: Path, part: Part, random: dict[str, Any]) -> None:
     """
     try:
         save_file(part.tensors, path, metadata={"pieces": json.dumps(part.places), "random": json.dumps(random)})
+        open_to_others(path)
     except SafetensorError as error:  # how a full disk looks through safetensors
         raise OSError(str(error)) from error
 
@@ -108,11 +110,6 @@ class Parts:
                 size = file.get_slice(key).get_shape()[0]
                 self.shapes[key] = tuple(place["shape"])
                 self.stretches.setdefault(key, []).append(_Stretch(place["start"], place["start"] + size, file))
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the model's own tensors, without those of the optimizer."""
-        return [key for key in self.shapes if "/" not in key]
 
     def random(self, rank: int, world: int) -> dict[str, Any] | None:
         """State of the generators of a rank; None where another number of ranks has written."""
@@ -143,6 +140,11 @@ class Parts:
             filled += last - first
         if filled != len(piece.values):
             raise CheckpointError(f"{self.folder} holds {filled} of {len(piece.values)} elements of {piece.key}")
+
+    def model(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """The model's own tensors, without those of the optimizer, in CPU memory; numbers with a point as `dtype`."""
+        tensors = {key: self.whole(key) for key in self.shapes if "/" not in key}
+        return {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
     def whole(self, key: str) -> Tensor:
         """A tensor in one piece, in CPU memory."""

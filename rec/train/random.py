@@ -15,12 +15,11 @@ def state() -> dict[str, Any]:
     """Of this process, as plain values."""
     version, numbers, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": [version, list(numbers), gauss],
         "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "torch": torch.get_rng_state().tolist(),
-        "cuda": [device.tolist() for device in devices],
+        "cuda": torch.cuda.get_rng_state().tolist() if torch.cuda.is_available() else [],  # of this rank's own device
     }
 
 
@@ -31,8 +30,8 @@ def restore(saved: dict[str, Any]) -> None:
     kind, keys, *rest = saved["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(torch.tensor(saved["torch"], dtype=torch.uint8))
-    if torch.cuda.is_available() and len(saved["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([torch.tensor(device, dtype=torch.uint8) for device in saved["cuda"]])
+    if torch.cuda.is_available() and saved["cuda"]:
+        torch.cuda.set_rng_state(torch.tensor(saved["cuda"], dtype=torch.uint8))
 
 
 def seed(number: int) -> None:

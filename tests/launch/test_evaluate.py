@@ -27,7 +27,7 @@ def run_folder(tmp_path: Path, dataset: Dataset) -> Path:
     run = Run(name="tiny", dataset=dataset.root, model=SoftToken(backbone=small, dim=8), out=tmp_path / "runs")
     model = build(run.model, users=dataset.users, items=dataset.items)
     run.folder.mkdir(parents=True)
-    saved.publish(run, model, model.state_dict(), dataset, {"step": 7})
+    saved.publish(run.folder / "model", run, model, model.state_dict(), dataset, {"step": 7})
     return run.folder
 
 

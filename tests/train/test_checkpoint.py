@@ -182,3 +182,9 @@ def test_a_different_identity_is_refused_with_both_values(tmp_path: Path):
         require_same({"model.dim": 32, "seed": 0}, {"model.dim": 64, "seed": 1}, tmp_path)
     with pytest.raises(CheckpointError, match=r"new is 3 but was None"):
         require_same({}, {"new": 3}, tmp_path)
+
+
+def test_what_a_killed_save_has_left_goes_with_the_next_commit(checkpoints: Checkpoints):
+    _fill(checkpoints.begin(33))
+    _save(checkpoints, 40)
+    assert not list(checkpoints.root.glob("*.tmp"))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from rec.config.tree import Run
 from rec.errors import ConfigError
-from rec.ranks import Ranks
+from rec.ranks import Ranks, device_for_deepspeed
 from rec.train.strategies.engine import Engine, Plain
 
 Name = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
@@ -31,11 +31,13 @@ def build(strategy: Strategy, run: Run, ranks: Ranks) -> Engine:
     Raises:
         ConfigError: if the strategy does not fit the number of ranks, the run, or this machine.
     """
-    if (strategy.name == "single") != (ranks.world == 1 and strategy.name in ("single", "ddp")):
+    if strategy.name != "single" and ranks.world == 1:
         raise ConfigError(
-            f"the strategy is {strategy.name} but {ranks.world} processes run; "
-            "choose ddp, zero1, zero2, zero3 or fsdp2 for several, single for one"
+            f"{strategy.name} is asked for but one process runs alone; start several (kindling launch --processes N, "
+            "torchrun, or `accelerate launch` with a file of configs/accelerate), or leave the strategy out"
         )
+    if strategy.name == "single" and ranks.world > 1:
+        raise ConfigError(f"the strategy is single but {ranks.world} processes run; choose ddp, zero1-3 or fsdp2")
     precision = run.train.precision
     match strategy.name:
         case "single" | "ddp":
@@ -48,6 +50,7 @@ def build(strategy: Strategy, run: Run, ranks: Ranks) -> Engine:
             from rec.train.strategies.settings import fill
 
             settings = fill(strategy.deepspeed, run, ranks.world)
+            device_for_deepspeed(ranks)
             try:
                 from rec.train.strategies.zero import Zero
             except ImportError as error:

@@ -1,5 +1,6 @@
 """DeepSpeed ZeRO: moments (stage 1), gradients (2) and parameters (3) are dealt to the ranks."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -45,6 +46,8 @@ class Zero(Engine):
             raise ConfigError("train.precision=fp16 is not offered under ZeRO; choose bf16, or the strategy ddp")
         self.settings, self.stage = dict(settings), int(settings["zero_optimization"]["stage"])
         self.name = f"zero{self.stage}"
+        # DeepSpeed calls exchanges by names that torch has changed since; it warns at each, and a user can do nothing
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
 
     def _place(self, optim: Optim) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it is compiled on a CPU, and not used
