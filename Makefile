@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 RAW := data/ml-100k
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test slurm lint types fmt bench clean
+.PHONY: setup demo test slurm lint types fmt bench reliability clean
 
 setup: $(INSTALLED)
 
@@ -63,6 +63,12 @@ fmt: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python -m benchmarks.checkpoint
+	$(BIN)/python -m benchmarks.resume
+
+# 100 kills at random moments, and every strategy killed, stopped, resized and moved: docs/reliability.md. Half an hour.
+reliability: $(INSTALLED)
+	$(BIN)/python -m benchmarks.reliability
 
 clean:
 	rm -rf .venv data models runs

@@ -5,8 +5,8 @@
     python -m benchmarks.reliability --render               docs/reliability.md out of docs/reliability.json
     python -m benchmarks.reliability --check                exits with 1 if that page is not up to date
 
-What is compared: tests/faults/compare.py. The short form of this: tests/dist/test_faults.py. With the same seed the same
-moments are drawn; what the run is doing then depends on the machine.
+What is compared: tests/faults/compare.py. The short form of this: tests/dist/test_faults.py. With the same seed the
+same moments are drawn; what the run is doing then depends on the machine.
 """
 
 import argparse
@@ -78,7 +78,9 @@ def measure(folder: Path, kills: int, seed: int, strategies: list[str]) -> dict[
     for cell in cells(dataset, folder, {case: run for case, (run, *_) in references.items()}):
         table.append(cell)
         say(f"{cell['strategy']}, {cell['architecture']}, {cell['event']}: {cell['fault'] or 'passed'}")
-    lost = [trial for trial in trials if trial["differences"] or trial["wrong"]] + [one for one in table if one["fault"]]
+    lost = [trial for trial in trials if trial["differences"] or trial["wrong"]] + [
+        one for one in table if one["fault"]
+    ]
     return {
         "command": " ".join(["python", "-m", "benchmarks.reliability", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d", time.gmtime(begun)),
@@ -87,7 +89,9 @@ def measure(folder: Path, kills: int, seed: int, strategies: list[str]) -> dict[
         "load": round(os.getloadavg()[2], 1),
         "versions": versions(),
         "seeds": [seed, seed + len(trials) - 1],
-        "undisturbed": {str(case): {"seconds": round(s, 2), "first": round(f, 2)} for case, (_, s, f) in references.items()},
+        "undisturbed": {
+            str(case): {"seconds": round(s, 2), "first": round(f, 2)} for case, (_, s, f) in references.items()
+        },
         "lost": len(lost),
         "trials": trials,
         "matrix": table,
@@ -107,7 +111,13 @@ def disturbed(dataset: Dataset, folder: Path, references: References, kills: int
         lost = [] if wrong else differences(run, reference)
         killed += len(hits)
         trials.append(
-            {**case._asdict(), "seed": number, "kills": [hit._asdict() for hit in hits], "differences": lost, "wrong": wrong}
+            {
+                **case._asdict(),
+                "seed": number,
+                "kills": [hit._asdict() for hit in hits],
+                "differences": lost,
+                "wrong": wrong,
+            }
         )
         say(f"{killed:4} kills  {case}, seed {number}: {'; '.join([*lost, *wrong]) or 'nothing lost'}")
     return trials

@@ -7,7 +7,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 JSON, PAGE = ROOT / "docs/reliability.json", ROOT / "docs/reliability.md"
-PHASES = {"meeting": "ranks meet", "start": "start, resume", "training": "training", "evaluation": "evaluation", "end": "end"}
+PHASES = {
+    "meeting": "ranks meet",
+    "start": "start, resume",
+    "training": "training",
+    "evaluation": "evaluation",
+    "end": "end",
+}
+SAVES = ("in a save: writing", "in a save: committing", "torn folder left")
 Found = dict[str, Any]
 
 
@@ -21,12 +28,16 @@ def head(found: Found) -> str:
     killed = [hit for trial in found["trials"] for hit in trial["kills"]]
     passed = sum(one["fault"] is None for one in found["matrix"])
     lossy = sum(bool(trial["differences"] or trial["wrong"]) for trial in found["trials"])
-    verdict = "none lost anything" if lossy == 0 else f"**{lossy} lost something**"
+    verdict = (
+        "each run ended bit for bit as the undisturbed one, and nothing was lost"
+        if lossy == 0
+        else f"**{lossy} runs did not end as the undisturbed one**"
+    )
     return f"""
 # Reliability
 
-{len(killed)} kills with SIGKILL at random moments in {len(found["trials"])} runs: {verdict}; each run ended bit for bit as
-the undisturbed one. {passed} of {len(found["matrix"])} cells of the matrix strategy x backbone x event passed.
+{len(killed)} kills with SIGKILL at random moments in {len(found["trials"])} runs: {verdict}.
+{passed} of {len(found["matrix"])} cells of the matrix strategy x backbone x event passed.
 
 This page is made by `benchmarks/reliability.py` out of [reliability.json](reliability.json), which has every run:
 
@@ -34,8 +45,9 @@ This page is made by `benchmarks/reliability.py` out of [reliability.json](relia
 {found["command"]}
 ```
 
-{found["date"]}, {found["minutes"]:g} minutes on {found["cores"]} CPU cores (load {found["load"]:g}: shared with other work),
-seeds {found["seeds"][0]} to {found["seeds"][1]}, {", ".join(f"{name} {version}" for name, version in about(found).items())}.
+{found["date"]}, {found["minutes"]:g} minutes on {found["cores"]} CPU cores with other work beside it (load
+{found["load"]:g}), seeds {found["seeds"][0]} to {found["seeds"][1]}.
+{", ".join(f"{name} {version}" for name, version in about(found).items())}.
 """
 
 
@@ -52,8 +64,8 @@ def kills(found: Found) -> str:
     waits = [hit["others"] for hit in hits if hit["others"] is not None]
     everybody = sum(len(hit["victims"]) > 1 for hit in hits)
     prompt = (
-        f"Where only one rank was killed and the ranks had met, {len(waits)} times, the others ended by themselves within "
-        f"{median(waits):.2f} s (median) and {max(waits):.2f} s (longest)."
+        f"Where one rank was killed and the ranks had met, {len(waits)} times, the others ended by themselves within\n"
+        f"{median(waits):.2f} s (median), {max(waits):.2f} s (longest)."
         if waits
         else ""
     )
@@ -63,7 +75,7 @@ def kills(found: Found) -> str:
 What the first victim was at when it was killed; and, of the same kills, how many fell inside a save, which runs beside
 that: while files were written, or while they were being made a checkpoint and the best model published.
 
-| strategy | runs | kills | {" | ".join(PHASES.values())} | in a save: writing | committing | torn folder left | runs that lost something |
+| strategy | runs | kills | {" | ".join(PHASES.values())} | {" | ".join(SAVES)} | lost something |
 | --- | {" | ".join(["---:"] * (len(PHASES) + 6))} |
 {chr(10).join(rows)}
 
@@ -88,18 +100,27 @@ def matrix(found: Found) -> str:
     for strategy, architecture in dict.fromkeys((one["strategy"], one["architecture"]) for one in found["matrix"]):
         texts = [text(cells.get((strategy, architecture, event))) for event in events]
         lines.append(f"| {strategy} | {architecture} | {' | '.join(texts)} |")
-    failed = [f"- {one['strategy']}, {one['architecture']}, {one['event']}: {one['fault']}" for one in found["matrix"] if one["fault"]]
+    failed = [
+        f"- {one['strategy']}, {one['architecture']}, {one['event']}: {one['fault']}"
+        for one in found["matrix"]
+        if one["fault"]
+    ]
     table, norm = "\n".join(lines), max(one["norm"] or 0 for one in found["matrix"])
     return f"""
 ## Strategy x backbone x event
 
-Every run has 12 steps. *train*: the largest relative deviation of any loss, part of it or validation metric from the run
-of one process. *kill*: all ranks killed after their second save. *stop*: stopped by a
-signal to one rank, twice. *N to M ranks* and *to another strategy* ({moves(found)}):
-stopped, gone on with by the others without any conversion; what they hold then is bit-equal to what was saved, the
-windows of every step are those of one process, and the largest deviation from its curve is given, which may be 1e-5.
-The norm of the gradients, a sum of 126,000 squares in fp32 that each strategy cuts elsewhere, deviates by {norm:.0e} at most
-(it may by 1e-4).
+Every run has 12 steps.
+
+- *train*: the largest relative deviation of any loss, part of a loss or validation metric from the run of one process.
+- *kill*: all ranks killed after their second save, and the same command again.
+- *stop*: stopped by a signal to one rank, twice, and the same command again.
+- *N to M ranks*, and *to another strategy* ({moves(found)}): stopped, and
+  gone on with by the others, without any conversion. What they hold then is bit-equal to what was saved, the windows of
+  every step are those that one process reads, and the largest deviation from its curve is given, which may be 1e-5. One
+  rank of DDP is a single process.
+
+The norm of the gradients, a sum of 126,000 squares in fp32 that each strategy cuts elsewhere, is not in these figures:
+it deviates by {norm:.0e} at most, and may by 1e-4.
 
 {table}
 {chr(10).join(["", *failed]) if failed else ""}
@@ -124,17 +145,18 @@ def how(found: Found) -> str:
     return f"""
 ## How
 
-A run trains a model of 126,000 parameters or a few more (tables of 6,000 items, two layers of the backbone at a width of
-32) with dropout, negatives and all terms of the loss; it saves every 2 steps and evaluates every 4. Undisturbed it takes up
-to {slowest["seconds"]:.1f} s. One to three kills are drawn for each disturbed run: at any time of the run's length, at a
-time of its start (the resume, for the second and third kill), or a random few milliseconds after a save has begun its
-folder, marked it, or renamed it; of one random rank, or of all. After each, the same command is started again. Ranks are
-processes forked from one that has done the imports; they meet over TCP, as under a launcher, and are killed by their id.
+A run trains a model of about 126,000 parameters (a table of 6,000 items, two layers of the backbone at a width of 32)
+with dropout, negatives and all terms of the loss; it saves every 2 steps and evaluates every 4. Undisturbed it takes up
+to {slowest["seconds"]:.1f} s. One to three kills are drawn for each disturbed run: at any time of the run's length, at
+a time of its start (of the resume, for the second and third kill), or a random few milliseconds after a save has begun
+its folder, marked it, or renamed it; of one random rank, or of all. After each, the same command is started again.
+Ranks are processes forked from one that has done the imports; they meet over TCP, as under a launcher, and are killed
+by their process id.
 
 Compared at the end with the undisturbed run, all bit for bit: parameters and moments; the states of the generators of
-Python, NumPy and PyTorch on each rank, which draw in every step for this purpose; all lines of `metrics.jsonl` but time,
-speed and memory; the published model; a digest of every batch that each rank has read in each start, and what was drawn
-then. Every checkpoint that is left has to be whole, and the run folder unlocked.
+Python, NumPy and PyTorch on each rank, which draw in every step for this purpose; all lines of `metrics.jsonl` but
+time, speed and memory; the published model; a digest of every batch that each rank has read in each start, and what was
+drawn then. Every checkpoint that is left has to be whole, and the run folder unlocked.
 """
 
 

@@ -155,30 +155,38 @@ def damage(folder: Path) -> str | None:
     marker = folder / MARKER
     if not marker.is_file():
         return f"no {MARKER}"
-    try:
-        text = marker.read_text()
-        files: dict[str, Facts] = json.loads(text)
-        torn = text != _marked({name: Facts(size=facts["size"], sha256=facts["sha256"]) for name, facts in files.items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        torn = True
-    if torn:
+    files = _read(marker)
+    if files is None:
         return f"{MARKER} is torn"
     for name, expected in files.items():
-        path = folder / name
         try:
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["size"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
-            if _digest(path) != expected["sha256"]:
-                return f"{name} has another checksum"
+            fault = _fault(folder / name, expected)
         except (OSError, ValueError) as error:  # the disk cannot read it, or the marker has a name that none can have
-            return f"{name} cannot be read: {error}"
+            fault = f"cannot be read: {error}"
+        if fault is not None:
+            return f"{name} {fault}"
     return None
 
 
+def _fault(path: Path, expected: Facts) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != expected["size"]:
+        return f"has {path.stat().st_size} bytes instead of {expected['size']}"
+    return "has another checksum" if _digest(path) != expected["sha256"] else None
+
+
+def _read(marker: Path) -> dict[str, Facts] | None:
+    """What a marker says of each file; None unless it is to the letter what a commit writes."""
+    try:
+        text = marker.read_text(encoding="utf-8")
+        files = {name: Facts(size=facts["size"], sha256=facts["sha256"]) for name, facts in json.loads(text).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return files if text == _marked(files) else None
+
+
 def _marked(files: Mapping[str, Facts]) -> str:
-    """What a marker says, to the letter: whatever else stands in one was not written so."""
     return json.dumps(files, indent=1)
 
 

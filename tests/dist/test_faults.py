@@ -60,7 +60,9 @@ def test_runs_killed_at_random_moments_end_bit_for_bit_as_the_undisturbed_one(
     case = Case(strategy, "gpt2", KILLS[strategy])
     reference, seconds, first = undisturbed[case]
     in_a_save = Aim("begun", 0.004, 2, (case.world - 1,))
-    for number, aims in enumerate(([in_a_save, Aim("start", 0.8 * first, 1, (0,))], draw(strategy, case.world, seconds, first))):
+    for number, aims in enumerate(
+        ([in_a_save, Aim("start", 0.8 * first, 1, (0,))], draw(strategy, case.world, seconds, first))
+    ):
         run = make_run(dataset, tmp_path / str(number), case)
         kills, wrong = survive(run, case, aims)
         assert wrong == [], kills

@@ -26,10 +26,13 @@ def differences(run: Run, whole: Run) -> list[str]:
         found.append("the generators' states differ")
     if curve(run) != curve(whole):
         found.append("metrics.jsonl differs")
-    for name in ("model/model.safetensors", "checkpoints/best"):
-        if (run.folder / name).read_bytes() != (whole.folder / name).read_bytes():
-            found.append(f"{name} differs")
+    published = ("model/model.safetensors", "checkpoints/best")
+    found += [f"{name} differs" for name in published if content(run, name) != content(whole, name)]
     return [*found, *misread(batches(run), batches(whole)), *unwell(run)]
+
+
+def content(run: Run, name: str) -> bytes:
+    return (run.folder / name).read_bytes()
 
 
 def last(run: Run) -> Path:

@@ -4,8 +4,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from launch.command import DONE
 from rec.config.tree import Run
@@ -164,7 +163,11 @@ def _saves(run: Run, place: str) -> set[str]:
 
 def _names(run: Run, ending: str) -> list[str]:
     folder = run.folder / "checkpoints"
-    return [name for name in os.listdir(folder) if name.startswith("step-") and name.endswith(ending)] if folder.is_dir() else []
+    return (
+        [name for name in os.listdir(folder) if name.startswith("step-") and name.endswith(ending)]
+        if folder.is_dir()
+        else []
+    )
 
 
 def whole(run: Run, case: Case) -> tuple[float, float]:

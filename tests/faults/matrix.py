@@ -121,8 +121,6 @@ def followed(run: Run, alone: Run) -> Cell:
     return {"deviation": far, "norm": norm, "fault": "; ".join([*faults, *unwell(run)]) or None}
 
 
-def cell(
-    case: Case, event: str, fault: str | None, deviation: float | None = None, norm: float | None = None
-) -> Cell:
+def cell(case: Case, event: str, fault: str | None, deviation: float | None = None, norm: float | None = None) -> Cell:
     about = {"strategy": case.strategy, "architecture": case.architecture, "event": event}
     return {**about, "deviation": deviation, "norm": norm, "fault": fault}

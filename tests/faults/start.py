@@ -93,14 +93,14 @@ class Start:
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
-        if child:
-            return child
-        try:
-            code = self._live(rank)
-        except BaseException:  # of this harness itself
-            traceback.print_exc()
+        if child == 0:
             code = FAILED
-        _end(code)
+            try:
+                code = self._live(rank)
+            except BaseException:  # of this harness itself
+                traceback.print_exc()
+            _end(code)
+        return child
 
     def _live(self, rank: int) -> int:
         output = os.open(self.notes / f"output-{rank}.txt", os.O_WRONLY | os.O_CREAT)

@@ -1,0 +1,29 @@
+"""The benchmarks run, and the page of reliability is what was measured."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.reliability_page import JSON, PAGE, render
+from tests.conftest import REPOSITORY
+
+SIZES = ["--users", "300", "--items", "200", "--interactions", "3000", "--repeats", "1"]
+
+
+def test_the_page_of_reliability_is_what_was_measured() -> None:
+    assert PAGE.read_text() == render(json.loads(JSON.read_text())), "run python -m benchmarks.reliability --render"
+
+
+def test_nothing_was_lost_in_what_was_measured() -> None:
+    found = json.loads(JSON.read_text())
+    assert found["lost"] == 0
+    assert sum(len(trial["kills"]) for trial in found["trials"]) >= 100
+
+
+@pytest.mark.parametrize(("name", "lines"), [("checkpoint", ["save", "load"]), ("resume", ["resume"])])
+def test_the_benchmarks_run_small(name: str, lines: list[str]) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *SIZES]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert [json.loads(line)["benchmark"] for line in done.stdout.splitlines()] == lines, done.stderr
