@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import deepspeed
+from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 from torch import Tensor
 
 from rec.config.tree import Optim
@@ -39,11 +40,15 @@ class Zero(Engine):
         """`settings` is DeepSpeed's own configuration, with every number of the run in its place.
 
         Raises:
-            ConfigError: for fp16, which is not offered here.
+            ConfigError: for fp16, which is not offered here, and for settings that DeepSpeed refuses.
         """
         super().__init__(ranks, precision)
         if precision == "fp16":
             raise ConfigError("train.precision=fp16 is not offered under ZeRO; choose bf16, or the strategy ddp")
+        try:
+            DeepSpeedConfig(dict(settings))
+        except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as error:
+            raise ConfigError(f"DeepSpeed refuses its file: {' '.join(str(error).split())}") from None
         self.settings, self.stage = dict(settings), int(settings["zero_optimization"]["stage"])
         self.name = f"zero{self.stage}"
         # DeepSpeed calls exchanges by names that torch has changed since; it warns at each, and a user can do nothing
