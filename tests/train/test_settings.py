@@ -111,7 +111,7 @@ def test_a_typical_file_gets_the_numbers_of_the_run_and_keeps_the_rest(run: Run,
     # to DeepSpeed every micro-batch is a step of its own
     assert settings["train_micro_batch_size_per_gpu"] == 3
     assert settings["gradient_accumulation_steps"] == 1
-    assert settings["train_batch_size"] == 6
+    assert "train_batch_size" not in settings
     assert not settings["fp16"]["enabled"]
     assert not settings["bf16"]["enabled"]
     asked, given = before["zero_optimization"], settings["zero_optimization"]
@@ -153,7 +153,7 @@ def test_the_runs_own_numbers_may_stand_in_the_file(run: Run):
         },
         "zero_optimization": {"stage": 2},
     }
-    assert fill(file, run, 2)["train_batch_size"] == 6
+    assert fill(file, run, 2)["train_micro_batch_size_per_gpu"] == 3
 
 
 @pytest.mark.parametrize(

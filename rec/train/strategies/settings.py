@@ -13,8 +13,8 @@ from rec.errors import ConfigError
 AUTO = "auto"
 BUCKET = 50_000_000
 """Elements in a bucket of exchanged gradients where the JSON leaves it to us: 200 MB. DeepSpeed's own value is 2 GB."""
-OURS = ("optimizer", "scheduler", "bfloat16", "amp")
-"""Sections that are looked at here and not passed on. A disabled "amp" is one that DeepSpeed stumbles over."""
+OURS = ("optimizer", "scheduler", "bfloat16", "amp", "train_batch_size")
+"""What is looked at here and not passed on. DeepSpeed stumbles over a disabled "amp", and multiplies by itself."""
 OF_ADAMW = {"adam_w_mode": True, "bias_correction": True, "amsgrad": False}
 """Switches of DeepSpeed's Adam, with the value that makes it the run's AdamW."""
 OF_NO_MEANING = ("torch_adam", "fused")
@@ -54,7 +54,6 @@ def fill(json: Mapping[str, Any], run: Run, world: int) -> dict[str, Any]:
         # the loop accumulates and divides: to DeepSpeed every micro-batch is one of a step of its own
         "train_micro_batch_size_per_gpu": run.data.micro_batch,
         "gradient_accumulation_steps": 1,
-        "train_batch_size": run.data.micro_batch * world,
         "gradient_clipping": run.optim.clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
