@@ -184,6 +184,10 @@ def test_the_runs_own_numbers_may_stand_in_the_file(run: Run):
         ({"elasticity": {"enabled": True}}, "enables elasticity"),
         ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, r"to nvme \(offload_param\)"),
         ({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}}, r"nvme \(offload_optimizer\)"),
+        (
+            {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "ratio": 0.3}}},
+            "offload_optimizer.ratio, which needs DeepSpeed's own Adam",
+        ),
         ({"bf16": True}, "says bf16=True; give it an object"),
     ],
 )  # fmt: skip

@@ -158,6 +158,11 @@ def _zero(section: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"the DeepSpeed file offloads to nvme ({part}), from where checkpoints cannot be taken here; use cpu"
             )
+    if _section(zero, "offload_optimizer").get("ratio", 1) != 1:
+        raise ConfigError(
+            "the DeepSpeed file sets zero_optimization.offload_optimizer.ratio, which needs DeepSpeed's own Adam and not "
+            "the run's; remove it"
+        )
     return zero
 
 
