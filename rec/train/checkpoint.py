@@ -61,7 +61,7 @@ class Checkpoints:
                     f"{beside / name} was written by another rank but is not to be seen here; "
                     "the run folder must lie on a disk that all nodes share: set out=..."
                 )
-        replace_text(beside / MARKER, json.dumps(files, indent=1))
+        replace_text(beside / MARKER, _marked(files))
         sync(beside)
         if folder.exists():  # the same step once more: the old one stays until the new one is there
             folder.rename(folder.with_suffix(".old"))
@@ -156,18 +156,30 @@ def damage(folder: Path) -> str | None:
     if not marker.is_file():
         return f"no {MARKER}"
     try:
-        files: dict[str, Facts] = json.loads(marker.read_text())
-    except ValueError:
+        text = marker.read_text()
+        files: dict[str, Facts] = json.loads(text)
+        torn = text != _marked({name: Facts(size=facts["size"], sha256=facts["sha256"]) for name, facts in files.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        torn = True
+    if torn:
         return f"{MARKER} is torn"
     for name, expected in files.items():
         path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["size"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
-        if _digest(path) != expected["sha256"]:
-            return f"{name} has another checksum"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != expected["size"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
+            if _digest(path) != expected["sha256"]:
+                return f"{name} has another checksum"
+        except (OSError, ValueError) as error:  # the disk cannot read it, or the marker has a name that none can have
+            return f"{name} cannot be read: {error}"
     return None
+
+
+def _marked(files: Mapping[str, Facts]) -> str:
+    """What a marker says, to the letter: whatever else stands in one was not written so."""
+    return json.dumps(files, indent=1)
 
 
 def digest_of(folder: Path) -> str:
