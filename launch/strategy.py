@@ -37,12 +37,11 @@ def asked(given: str | None, ranks: "Ranks", run: "Run") -> "Strategy":
         )
     if given is None:
         return accelerate or Strategy("single" if ranks.world == 1 else "ddp")
-    strategy = named(given)
-    if accelerate is not None and (accelerate.name, accelerate.deepspeed) != (strategy.name, strategy.deepspeed):
+    if accelerate is not None and given != accelerate.name and named(given) != accelerate:
         raise ConfigError(
             f"--strategy is {given} but the Accelerate file asks for {accelerate.name}; leave one of the two out"
         )
-    return strategy
+    return accelerate or named(given)
 
 
 def named(given: str) -> "Strategy":
@@ -70,13 +69,9 @@ def read(file: Path) -> dict[str, Any]:
 
 def of_json(settings: Mapping[str, Any], name: str) -> "Strategy":
     from rec.train.strategies import Strategy
+    from rec.train.strategies.settings import stage_of
 
-    stage = settings.get("zero_optimization", {}).get("stage")
-    if stage not in (1, 2, 3):
-        raise ConfigError(
-            f"{name}: zero_optimization.stage is {stage}; choose 1, 2 or 3 (without ZeRO: --strategy ddp)"
-        )
-    return Strategy(f"zero{stage}", deepspeed=settings)  # type: ignore[arg-type]
+    return Strategy(f"zero{stage_of(settings, name)}", deepspeed=settings)  # type: ignore[arg-type]
 
 
 def from_accelerate(environment: Mapping[str, str], run: "Run") -> "Strategy | None":
@@ -96,8 +91,9 @@ def from_accelerate(environment: Mapping[str, str], run: "Run") -> "Strategy | N
         raise ConfigError(
             "the Accelerate file asks for torch.compile (dynamo_config), which a run does not do; remove it"
         )
-    if on("ACCELERATE_USE_MEGATRON_LM"):
-        raise ConfigError("the Accelerate file asks for Megatron-LM; use one of configs/accelerate")
+    for variable, what in (("MEGATRON_LM", "Megatron-LM"), ("PARALLELISM_CONFIG", "a parallelism_config")):
+        if on(f"ACCELERATE_USE_{variable}"):
+            raise ConfigError(f"the Accelerate file asks for {what}; use one of configs/accelerate")
     if on("ACCELERATE_USE_DEEPSPEED"):
         return _deepspeed(environment)
     if not on("ACCELERATE_USE_FSDP"):
@@ -126,8 +122,10 @@ def processes_promised() -> int | None:
     for option in ("--num_processes", "--num-processes"):
         if values.get(option, "").isdigit():
             return int(values[option])
-    file = Path(values.get("--config_file") or values.get("--config-file") or "")
-    found = re.search(r"^num_processes:\s*(\d+)", file.read_text(), re.MULTILINE) if file.is_file() else None
+    named = values.get("--config_file") or values.get("--config-file")
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    file = Path(named or home / "accelerate" / "default_config.yaml")
+    found = re.search(r'^\W*num_processes"?:\s*(\d+)', file.read_text(), re.MULTILINE) if file.is_file() else None
     return int(found[1]) if found else None
 
 
@@ -141,4 +139,9 @@ def _deepspeed(environment: Mapping[str, str]) -> "Strategy":
         device = environment.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{part.upper()}_DEVICE", "none")
         if device != "none":
             zero[f"offload_{part}"] = {"device": device}
-    return of_json({"zero_optimization": zero}, "the Accelerate file")
+    settings: dict[str, Any] = {"zero_optimization": zero}
+    if (clip := environment.get("ACCELERATE_GRADIENT_CLIPPING", "none")) != "none":
+        settings["gradient_clipping"] = float(clip)
+    if (accumulation := int(environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", 1))) != 1:  # 1 may be its default
+        settings["gradient_accumulation_steps"] = accumulation
+    return of_json(settings, "the Accelerate file")

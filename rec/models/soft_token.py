@@ -89,8 +89,11 @@ class SoftToken(Recommender):
         return Loss(total, {name: part.detach() for name, part in parts.items()})
 
     def _parts(self, batch: Sequences, queries: Tensor) -> dict[str, Tensor]:
-        """The unweighted terms, each summed over the positions that have a target."""
-        weights, item_table = self.config.loss, self.tables.item.weight
+        """The unweighted terms, each summed over the positions that have a target.
+
+        All in fp32, where the tables are kept in another type (DeepSpeed's own bf16), too.
+        """
+        weights, item_table = self.config.loss, self.tables.item.weight.float()
         targets = (
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
@@ -100,7 +103,7 @@ class SoftToken(Recommender):
         if weights.cross_entropy:
             parts["cross_entropy"] = losses.catalogue_cross_entropy(query_ND, item_table[1:], target_N - 1)
         if weights.need_negatives:
-            target_ND, negative_BKD = self.tables.items(target_N), self.tables.items(batch.negatives_BK)
+            target_ND, negative_BKD = self.tables.items(target_N).float(), self.tables.items(batch.negatives_BK).float()
             positive_N = (query_ND * target_ND).sum(1)
             negative_NK = (queries @ negative_BKD.mT)[row_N, place_N]
         if weights.sampled_softmax:
@@ -110,13 +113,12 @@ class SoftToken(Recommender):
         if weights.bpr_context:
             parts["bpr_context"] = losses.bpr(positive_N, negative_NK)
         if weights.bpr_user:
-            user_BD = self.tables.users(batch.user_B)
+            user_BD = self.tables.users(batch.user_B).float()
             user_NK = (user_BD[:, None] @ negative_BKD.mT)[row_N, 0]
             parts["bpr_user"] = losses.bpr((user_BD[row_N] * target_ND).sum(1), user_NK)
         if weights.l2:
-            squares = [
-                table.weight.square().mean() for table in (self.tables.user, self.tables.item) if table is not None
-            ]
+            tables = (table for table in (self.tables.user, self.tables.item) if table is not None)
+            squares = [table.weight.float().square().mean() for table in tables]
             # times the positions: a mean over the tables that survives the trainer's division by all positions
             parts["l2"] = len(target_N) * torch.stack(squares).sum() / 2
         return parts

@@ -10,7 +10,9 @@ rank-00001-of-00004.safetensors
   metadata         {"pieces": {key: {"start", "shape" (of the whole tensor)}}, "random": state of its generators}
 """
 
+import itertools
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +64,7 @@ def copy(pieces: Iterable[Piece]) -> Part:
     part = Part({}, {})
     for piece in pieces:
         begin, end = piece.writes
-        if begin == end:
+        if begin == end and math.prod(piece.shape):  # a tensor without elements is told by its key alone
             continue
         mine = piece.values[begin:end].detach()
         part.tensors[piece.key] = mine.clone() if mine.device.type == "cpu" else mine.cpu()
@@ -101,15 +103,25 @@ class Parts:
     """A checkpoint's tensors, read by interval from whatever files hold them."""
 
     def __init__(self, folder: Path) -> None:
+        """Reads where everything is.
+
+        Raises:
+            CheckpointError: if the files do not fit together.
+        """
         self.folder = folder
         self.files = [safe_open(path, framework="pt") for path in sorted(folder.glob("rank-*.safetensors"))]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.stretches: dict[str, list[_Stretch]] = {}
         for file in self.files:
             for key, place in json.loads(file.metadata()["pieces"]).items():
-                size = file.get_slice(key).get_shape()[0]
-                self.shapes[key] = tuple(place["shape"])
+                size, shape = file.get_slice(key).get_shape()[0], tuple(place["shape"])
+                if self.shapes.setdefault(key, shape) != shape:
+                    raise CheckpointError(f"in {folder}, {key} has the shapes {self.shapes[key]} and {shape}")
                 self.stretches.setdefault(key, []).append(_Stretch(place["start"], place["start"] + size, file))
+        for key, stretches in self.stretches.items():
+            stretches.sort(key=lambda stretch: stretch.start)
+            if any(one.stop > other.start for one, other in itertools.pairwise(stretches)):
+                raise CheckpointError(f"{folder} holds elements of {key} more than once; they need not be the same")
 
     def random(self, rank: int, world: int) -> dict[str, Any] | None:
         """State of the generators of a rank; None where another number of ranks has written."""

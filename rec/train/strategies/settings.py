@@ -1,11 +1,10 @@
 """DeepSpeed's JSON, with the numbers that the run owns put in.
 
 A number that the run owns may say "auto" in the JSON, be absent, or be the same; another number is an error, since one
-of the two would be ignored. Everything else in the file is DeepSpeed's and is taken as it is.
+of the two would be ignored. Any other "auto" means DeepSpeed's own default. The rest is DeepSpeed's, taken as it is.
 """
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from typing import Any
 
 from rec.config.tree import Run
@@ -14,6 +13,26 @@ from rec.errors import ConfigError
 AUTO = "auto"
 BUCKET = 50_000_000
 """Elements in a bucket of exchanged gradients where the JSON leaves it to us: 200 MB. DeepSpeed's own value is 2 GB."""
+OURS = ("optimizer", "scheduler", "bfloat16", "amp", "train_batch_size")
+"""What is looked at here and not passed on. DeepSpeed stumbles over a disabled "amp", and multiplies by itself."""
+OF_ADAMW = {"adam_w_mode": True, "bias_correction": True, "amsgrad": False}
+"""Switches of DeepSpeed's Adam, with the value that makes it the run's AdamW."""
+OF_NO_MEANING = ("torch_adam", "fused")
+"""Which program computes the same Adam."""
+
+
+def stage_of(json: Mapping[str, Any], name: str) -> int:
+    """ZeRO's stage, 1 to 3.
+
+    Raises:
+        ConfigError: if the JSON that is called `name` has none of these.
+    """
+    stage = _section(json, "zero_optimization").get("stage")
+    if not isinstance(stage, int) or stage not in (1, 2, 3) or isinstance(stage, bool):
+        raise ConfigError(
+            f"{name}: zero_optimization.stage is {stage!r}; choose 1, 2 or 3 (without ZeRO: --strategy ddp)"
+        )
+    return stage
 
 
 def fill(json: Mapping[str, Any], run: Run, world: int) -> dict[str, Any]:
@@ -22,26 +41,31 @@ def fill(json: Mapping[str, Any], run: Run, world: int) -> dict[str, Any]:
     Raises:
         ConfigError: if a number differs from the run's, or the file asks for what a run does not offer.
     """
-    settings = deepcopy(dict(json))
-    micro = run.data.micro_batch
     for key, value, name in _owned(run, world):
-        _agree(settings, key, value, name)
-    _optimizer(settings, run)
-    _scheduler(settings)
-    _precision(settings, run)
-    zero = _zero(settings)
+        _agree(json, key, value, name)
+    _optimizer(_section(json, "optimizer"), run)
+    _scheduler(_section(json, "scheduler"))
+    _refuse(json)
+    rest = {key: value for key, value in json.items() if key not in OURS}
     return {
-        **settings,
-        "zero_optimization": zero,
+        **_without_autos(rest),
+        **_precision(json, run),
+        "zero_optimization": _zero(_section(json, "zero_optimization")),
         # the loop accumulates and divides: to DeepSpeed every micro-batch is one of a step of its own
-        "train_micro_batch_size_per_gpu": micro,
+        "train_micro_batch_size_per_gpu": run.data.micro_batch,
         "gradient_accumulation_steps": 1,
-        "train_batch_size": micro * world,
         "gradient_clipping": run.optim.clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31,
     }
+
+
+def _section(json: Mapping[str, Any], key: str) -> dict[str, Any]:
+    section = json.get(key)
+    if section is not None and not isinstance(section, dict):
+        raise ConfigError(f"the DeepSpeed file says {key}={section}; give it an object, see ds_config.json")
+    return dict(section or {})
 
 
 def _owned(run: Run, world: int) -> Iterator[tuple[str, float, str]]:
@@ -63,66 +87,89 @@ def _agree(section: Mapping[str, Any], key: str, value: Any, name: str) -> None:
         )
 
 
-def _optimizer(settings: dict[str, Any], run: Run) -> None:
+def _optimizer(section: dict[str, Any], run: Run) -> None:
     """The run's AdamW stands in for a section of the same meaning."""
-    section = settings.pop("optimizer", None)
-    if section is None:
-        return
-    if section.get("type", "").lower() not in ("adam", "adamw"):
+    if section and str(section.get("type")).lower() not in ("adam", "adamw"):
         raise ConfigError(
             f"the DeepSpeed file asks for the optimizer {section.get('type')} but a run is trained with AdamW; "
             "remove 'optimizer' from the file"
         )
-    params, optim = section.get("params", {}), run.optim
-    for key, value in (("lr", optim.lr), ("weight_decay", optim.weight_decay), ("eps", optim.eps)):
-        _agree(params, key, value, f"optim.{key}")
-    _agree(
-        {"betas": tuple(params["betas"])} if isinstance(params.get("betas"), list) else {},
-        "betas",
-        optim.betas,
-        "optim.betas",
-    )
+    params, optim = _section(section, "params"), run.optim
+    if isinstance(params.get("betas"), list):
+        params["betas"] = tuple(params["betas"])
+    for key in ("lr", "betas", "eps", "weight_decay"):
+        _agree(params, key, getattr(optim, key), f"optim.{key}")
+        params.pop(key, None)
+    for key, value in params.items():
+        if key not in OF_NO_MEANING and value not in (AUTO, OF_ADAMW.get(key)):
+            raise ConfigError(
+                f"the DeepSpeed file says optimizer.params.{key}={value}, which the run's AdamW does not do; "
+                "remove it from the file"
+            )
 
 
-def _scheduler(settings: dict[str, Any]) -> None:
-    """A scheduler of "auto" alone says that the run decides."""
-    section = settings.pop("scheduler", None)
-    values = (section or {}).get("params", {}).values()
-    if any(value != AUTO for value in values):
-        raise ConfigError(
-            f"the DeepSpeed file has a scheduler ({section.get('type')}) but the rate follows optim.schedule; "
-            "remove 'scheduler' from the file"
-        )
+def _scheduler(section: dict[str, Any]) -> None:
+    """A scheduler of "auto" alone says that the run decides; a linear warm-up from the first step is the run's, too."""
+    for key, value in _section(section, "params").items():
+        if value != AUTO and (key, value) not in (("warmup_type", "linear"), ("last_batch_iteration", -1)):
+            raise ConfigError(
+                f"the DeepSpeed file says scheduler.params.{key}={value} but the rate follows optim.schedule and "
+                "optim.warmup; remove 'scheduler' from the file"
+            )
 
 
-def _precision(settings: dict[str, Any], run: Run) -> None:
+def _refuse(json: Mapping[str, Any]) -> None:
+    """What would change the batch, the arithmetic or the layout behind the run's back."""
+    for key, remedy in (
+        ("torch_autocast", "set train.precision=bf16"),
+        ("amp", "set train.precision=bf16"),
+        ("elasticity", "any number of processes goes on from any checkpoint without it"),
+    ):
+        if _section(json, key).get("enabled", AUTO) not in (AUTO, False):
+            raise ConfigError(f"the DeepSpeed file enables {key}, which a run does not offer; remove it, and {remedy}")
+
+
+def _precision(json: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """Parameters stay fp32 and the products follow train.precision, unless the file asks for DeepSpeed's own bf16."""
-    for key in ("fp16", "bf16"):
-        section = dict(settings.get(key, {}))
+    sections = {"fp16": _section(json, "fp16"), "bf16": _section(json, "bf16") or _section(json, "bfloat16")}
+    for key, section in sections.items():
         enabled = section.get("enabled", AUTO)
-        if enabled is True and run.train.precision != key:
+        if enabled not in (AUTO, False) and run.train.precision != key:
             raise ConfigError(
                 f"the DeepSpeed file enables {key} but train.precision is {run.train.precision}; "
                 f'put "auto" in the file, or set train.precision={key}'
             )
-        settings[key] = {**section, "enabled": enabled is True}
+        sections[key] = {**_without_autos(section), "enabled": enabled not in (AUTO, False)}
+    if sections["bf16"]["enabled"]:
+        sections["bf16"]["check_grad_overflow"] = True  # the loop counts on it: such a step is left out
+    return sections
 
 
-def _zero(settings: Mapping[str, Any]) -> dict[str, Any]:
-    zero = dict(settings["zero_optimization"])
+def _zero(section: dict[str, Any]) -> dict[str, Any]:
     defaults = {
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
         "stage3_prefetch_bucket_size": BUCKET,
         "stage3_param_persistence_threshold": 100_000,
     }
-    zero |= {key: value for key, value in defaults.items() if zero.get(key, AUTO) == AUTO}
+    zero = {**defaults, **_without_autos(section)}
     for part in ("offload_optimizer", "offload_param"):
-        if zero.get(part, {}).get("device") == "nvme":
+        if _section(zero, part).get("device") == "nvme":
             raise ConfigError(
                 f"the DeepSpeed file offloads to nvme ({part}), from where checkpoints cannot be taken here; use cpu"
             )
-    left = [key for key, value in zero.items() if value == AUTO]
-    if left:
-        raise ConfigError(f"the DeepSpeed file leaves zero_optimization.{left[0]} to be chosen; give it a value")
+    if _section(zero, "offload_optimizer").get("ratio", 1) != 1:
+        raise ConfigError(
+            "the DeepSpeed file sets zero_optimization.offload_optimizer.ratio, which needs DeepSpeed's own Adam and not "
+            "the run's; remove it"
+        )
     return zero
+
+
+def _without_autos(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without what is left to be chosen, at any depth: DeepSpeed has a default for each."""
+    return {
+        key: _without_autos(value) if isinstance(value, dict) else value
+        for key, value in section.items()
+        if value != AUTO
+    }

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import deepspeed
+from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 from torch import Tensor
 
 from rec.config.tree import Optim
@@ -39,11 +40,15 @@ class Zero(Engine):
         """`settings` is DeepSpeed's own configuration, with every number of the run in its place.
 
         Raises:
-            ConfigError: for fp16, which is not offered here.
+            ConfigError: for fp16, which is not offered here, and for settings that DeepSpeed refuses.
         """
         super().__init__(ranks, precision)
         if precision == "fp16":
             raise ConfigError("train.precision=fp16 is not offered under ZeRO; choose bf16, or the strategy ddp")
+        try:
+            DeepSpeedConfig(dict(settings))
+        except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as error:
+            raise ConfigError(f"DeepSpeed refuses its file: {' '.join(str(error).split())}") from None
         self.settings, self.stage = dict(settings), int(settings["zero_optimization"]["stage"])
         self.name = f"zero{self.stage}"
         # DeepSpeed calls exchanges by names that torch has changed since; it warns at each, and a user can do nothing
@@ -64,6 +69,7 @@ class Zero(Engine):
         self.vectors: list[Tensor] = (
             self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups
         )
+        self.places = {} if self.stage == 3 else self._places()
         prime(self.optimizer, self.vectors)
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
@@ -99,16 +105,28 @@ class Zero(Engine):
             else:  # the count of steps, one for the whole vector
                 yield Piece(key, (), 0, vector.view(1), (0, int(held.start == 0)))
 
-    def _held(self, parameter: Any) -> Held | None:
+    def _held(self, parameter: Tensor) -> Held | None:
         """None where this rank has nothing of the parameter."""
         if self.stage == 3:
             group, offset, size = self.zero.grad_position[self.zero.get_param_id(parameter)]
             return Held(self.ranks.rank * size, size, self.vectors[group], offset)
-        mapping = parameter._hp_mapping
-        if mapping is None:
-            return None
-        address, vector = mapping.lp_fragment_address, self.vectors[mapping.param_group_index]
-        return Held(address.start, address.numel, vector, mapping.hp_fragment_address.start)
+        group, offset = self.places[parameter]
+        vector = self.vectors[group]
+        first = self.ranks.rank * len(vector)
+        start, stop = max(first, offset), min(first + len(vector), offset + parameter.numel())
+        return Held(start - offset, stop - start, vector, start - first) if start < stop else None
+
+    def _places(self) -> dict[Tensor, tuple[int, int]]:
+        """Group of each trained parameter, and its first element in the group's vector, over all ranks.
+
+        Taken from where its memory lies: DeepSpeed's own table is of another order where the JSON says
+        round_robin_gradients.
+        """
+        return {
+            parameter: (group, (parameter.data_ptr() - flat.data_ptr()) // flat.element_size())
+            for group, flat in enumerate(self.zero.bit16_groups_flat)
+            for parameter in self.zero.bit16_groups[group]
+        }
 
     def _part(self, key: str, parameter: Any, values: Tensor, start: int, size: int) -> Piece:
         """The stretch without what stage 3 has added to make the parts equal."""
