@@ -27,7 +27,7 @@ from tests.faults.compare import differences
 from tests.faults.kill import draw, survive, whole
 from tests.faults.matrix import ARCHITECTURES, cells
 from tests.faults.runs import STRATEGIES, Case, make_dataset, make_run
-from tests.faults.start import prepare
+from tests.faults.start import adopting, prepare
 
 References = dict[Case, tuple[Run, float, float]]
 
@@ -44,7 +44,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.check or given.render:
         return refresh(check=given.check)
-    with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=given.scratch) as folder, adopting():
         found = measure(Path(folder), given.kills, given.seed, given.strategies)
     given.out.write_text(lines(found))
     if given.out == JSON:

@@ -5,8 +5,8 @@
 
 Prints one line of JSON: the median of the seconds at 1 %, 50 % and 99 % of an epoch. Imports are paid for before; the
 rest of a start is all there: the dataset is opened, the checkpoint verified and read, the batch of the step prepared.
-The loss is one over 64 sampled items: over the whole catalogue, a step with long windows, as those in the middle of this
-epoch happen to be, takes longer than all the rest.
+The loss is one over 64 sampled items: over the whole catalogue, a step with long windows, as those in the middle of
+this epoch happen to be, takes longer than all the rest.
 """
 
 import argparse
