@@ -162,12 +162,17 @@ def device_for_deepspeed(ranks: Ranks) -> None:
 def join(ranks: Ranks, seconds: float) -> None:
     """Joins the group of processes that the launcher started, before anybody else makes one.
 
-    A rank that keeps the others waiting for longer than `seconds` in an exchange ends them with an error. Values
-    travel over gloo; tensors on an accelerator by its own means.
+    A rank that keeps the others waiting for longer than `seconds` in an exchange ends them with an error, also in groups
+    that others make later. Values travel over gloo; tensors on an accelerator by its own means.
     """
-    if ranks.world == 1 or dist.is_initialized():
+    if ranks.world == 1:
         return
     limit, device = timedelta(seconds=seconds), device_of(ranks)
+    # DeepSpeed trains in groups of its own, which it makes with torch's default of half an hour
+    dist.distributed_c10d.default_pg_timeout = limit
+    dist.distributed_c10d.default_pg_nccl_timeout = limit  # type: ignore[attr-defined]
+    if dist.is_initialized():
+        return
     backend = "gloo"
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)

@@ -3,20 +3,26 @@
 import json
 import random
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from launch.command import DONE, WRONG_INPUT
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
+from rec.ranks import Ranks, join
 from rec.train.checkpoint import damage
 from tests.faults.compare import batches, differences, notes
 from tests.faults.damage import flip, hurt
 from tests.faults.kill import MOST_SECONDS, Aim, draw, strike, survive, whole
 from tests.faults.runs import Case, make_dataset, make_run
 from tests.faults.start import Limit, Start, adopting, prepare
+from tests.ranks import run_ranks
 
 pytest.importorskip("deepspeed", reason="install kindling[deepspeed]")
 
@@ -145,6 +151,19 @@ def test_a_save_that_fails_on_one_rank_fails_as_a_whole(
     start.wait(MOST_SECONDS)
     failed_as_it_should(start)
     goes_on(run, case, undisturbed)
+
+
+def test_groups_that_a_library_makes_wait_no_longer_than_the_run_says():
+    def meet(ranks: Ranks) -> float:
+        join(ranks, 2.0)
+        group = dist.new_group([0, 1])  # as DeepSpeed does
+        begun = time.monotonic()
+        with suppress(RuntimeError):
+            time.sleep(6 * ranks.rank)
+            dist.all_reduce(torch.zeros(1), group=group)
+        return time.monotonic() - begun
+
+    assert run_ranks(meet, 2)[0] < 5
 
 
 def killed_after_saves(run: Run, case: Case, saves: int) -> None:

@@ -13,7 +13,7 @@ from tests.faults.runs import SAVE_EVERY, STEPS, Case
 from tests.faults.start import Start, children
 
 PROMPTLY = 10.0
-"""Seconds in which the others have to end, once they have met the one that is killed."""
+"""Seconds in which the others have to end, once they train with the one that is killed."""
 MOST_SECONDS = 120.0
 """Of a start that nobody disturbs."""
 Place = Literal["clock", "start", "begun", "marked", "renamed"]
@@ -70,7 +70,8 @@ class Kill(NamedTuple):
     torn: bool
     """Whether it has left the folder of a save that was not committed."""
     others: float | None
-    """Seconds in which the others ended by themselves; None if there were none, or they had not met the victim yet."""
+    """Seconds in which the others ended by themselves; None if there were none, or a launcher would have had to
+    end them."""
 
 
 def survive(run: Run, case: Case, aims: list[Aim]) -> tuple[list[Kill], list[str]]:
@@ -99,8 +100,11 @@ def after(start: Start, case: Case, kill: Kill | None, before: set[int]) -> Iter
     """What is wrong when all ranks of a start have ended."""
     if kill is None and set(start.codes.values()) != {DONE}:
         yield f"undisturbed, but ended with the codes {start.codes}"
-    if children() != before:
-        yield f"left the processes {children() - before} behind"
+    deadline = time.monotonic() + PROMPTLY
+    while children() - before and time.monotonic() < deadline:  # say, a `uname` that a rank had just asked
+        time.sleep(0.01)
+    if left := children() - before:
+        yield f"left the processes {left} behind"
     if start.run.folder.is_dir():
         yield from locked(start.run)
 
@@ -126,12 +130,21 @@ def strike(start: Start, aim: Aim) -> Kill | None:
 
 
 def _end_of_others(start: Start) -> float | None:
-    """Seconds in which they end. Ranks that have not met wait for each other; then a launcher ends those that wait."""
+    """Seconds in which they end. Before the first step, a launcher ends those that do not: groups are being made.
+
+    Then a rank waits for what another has not said yet, and has no connection to it that could break.
+    """
     others = start.alive
     start.kill([rank for rank in others if start.board.phase(rank) == "meeting"])
     met = [rank for rank in others if start.board.phase(rank) != "meeting"]
-    seconds = start.wait(PROMPTLY)
-    return seconds if met else None
+    begun = time.monotonic()
+    while any(start.board.phase(rank) == "start" for rank in start.alive):
+        if time.monotonic() - begun > PROMPTLY:
+            start.kill(start.alive)
+            met = []
+        time.sleep(0.002)
+    start.wait(PROMPTLY)
+    return time.monotonic() - begun if met else None
 
 
 def reach(start: Start, aim: Aim) -> bool:

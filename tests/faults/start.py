@@ -144,7 +144,7 @@ def _free_port() -> int:
 
 
 def children() -> set[int]:
-    """Processes that are children of this one: inside `adopting`, those of dead ranks, too."""
+    """Children of this process that still run: inside `adopting`, those of dead ranks, too."""
     own, found = os.getpid(), set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -152,7 +152,10 @@ def children() -> set[int]:
                 about = (folder / "stat").read_text()
             except OSError:  # it has just ended
                 continue
-            if int(about.rpartition(")")[2].split()[1]) == own:
+            state, parent = about.rpartition(")")[2].split()[:2]
+            if int(parent) == own and state == "Z":
+                os.waitpid(int(folder.name), 0)
+            elif int(parent) == own:
                 found.add(int(folder.name))
     return found
 
