@@ -162,8 +162,8 @@ def device_for_deepspeed(ranks: Ranks) -> None:
 def join(ranks: Ranks, seconds: float) -> None:
     """Joins the group of processes that the launcher started, before anybody else makes one.
 
-    A rank that keeps the others waiting for longer than `seconds` in an exchange ends them with an error, also in groups
-    that others make later. Values travel over gloo; tensors on an accelerator by its own means.
+    A rank that keeps the others waiting for longer than `seconds` in an exchange ends them with an error, in groups
+    that are made later, too. Values travel over gloo; tensors on an accelerator by its own means.
     """
     if ranks.world == 1:
         return

@@ -22,7 +22,7 @@ jump where two items whose scores are all but equal change places."""
 NEXT = {"single": "zero2", "ddp": "zero1", "zero1": "zero2", "zero2": "zero3", "zero3": "fsdp2", "fsdp2": "ddp"}
 """Strategy -> the one that a run of it is moved to."""
 Cell = dict[str, Any]
-"""strategy, architecture, event; losses and rest: deviations, None where bits are compared; fault, None if it passed."""
+"""strategy, architecture, event; losses, rest: deviations, None where bits are compared; fault: None if it passed."""
 
 
 def cells(dataset: Dataset, folder: Path, references: Mapping[Case, Run]) -> Iterator[Cell]:
