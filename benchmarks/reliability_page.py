@@ -86,9 +86,9 @@ def waits(trials: list[Found]) -> str:
     took = [hit["others"] for hit in several if hit["others"] is not None]
     if not took:
         return ""
-    return f"""Of several ranks one was killed {len(several)} times. {len(took)} times the others then ended
-by themselves, within {median(took):.2f} s (median), {max(took):.2f} s (longest). The other {len(several) - len(took)} times groups
-of processes were just being made, and the harness ended the rest, as a launcher does."""
+    return f"""Of several ranks one was killed {len(several)} times; {len(took)} times the others ended by themselves,
+within {median(took):.2f} s (median), {max(took):.2f} s (longest). {len(several) - len(took)} times groups of processes
+were just being made, and the harness ended the others, as a launcher does."""
 
 
 def row(name: str, trials: list[Found]) -> str:
@@ -123,8 +123,9 @@ Every run has 12 steps.
 - *train*: the largest relative deviation of any loss, or part of a loss, from the run of one process.
 - *kill*: all ranks killed after their second save, and the same command again.
 - *stop*: stopped by a signal to one rank, twice, and the same command again.
-- *N to M ranks*, and *to another strategy* ({moves(part)}): stopped, and
-  gone on with by the others, without any conversion. What they hold then is bit-equal to what was saved, the windows of
+- *N to M ranks*, and *to another strategy*
+  ({moves(part)}):
+  stopped, and gone on with by the others, without any conversion. What they hold then is bit-equal to what was saved, the windows of
   every step are those that one process reads, and the largest deviation of a loss is given, which may be 1e-5. One rank
   is a single process, under no strategy.
 
@@ -147,6 +148,8 @@ def text(cell: Found | None) -> str:
         return ""
     if cell["fault"]:
         return "**failed**"
+    if (cell["strategy"], cell["event"]) == ("single", "train"):
+        return "the reference"
     return "bit-equal" if cell["losses"] is None else f"{cell['losses']:.0e}"
 
 
@@ -155,8 +158,8 @@ def how(part: Found) -> str:
 ## How
 
 A run trains a model of about 126,000 parameters (a table of 6,000 items, two layers of the backbone at a width of 32)
-with dropout, negatives and all terms of the loss; it saves every 2 steps and evaluates every 4. Undisturbed it takes up
-to {part["longest"]:.1f} s. One to three kills are drawn for each disturbed run: at any time of the run's length, at
+with dropout, negatives and all terms of the loss; it saves every 2 steps and evaluates every 4. Undisturbed it takes
+up to {part["longest"]:.1f} s here. One to three kills are drawn for each disturbed run: at any time of the run's length, at
 a time of its start (of the resume, for the second and third kill), or a random few milliseconds after a save has begun
 its folder, marked it, or renamed it; of one random rank, or of all. After each, the same command is started again.
 Ranks are processes forked from one that has done the imports; they meet over TCP, as under a launcher, and are killed
