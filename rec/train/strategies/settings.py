@@ -160,8 +160,8 @@ def _zero(section: dict[str, Any]) -> dict[str, Any]:
             )
     if _section(zero, "offload_optimizer").get("ratio", 1) != 1:
         raise ConfigError(
-            "the DeepSpeed file sets zero_optimization.offload_optimizer.ratio, which needs DeepSpeed's own Adam and not "
-            "the run's; remove it"
+            "the DeepSpeed file sets zero_optimization.offload_optimizer.ratio, which needs DeepSpeed's own Adam; "
+            "remove it"
         )
     return zero
 
