@@ -27,8 +27,9 @@ from tests.faults.compare import differences
 from tests.faults.kill import draw, survive, whole
 from tests.faults.matrix import ARCHITECTURES, cells
 from tests.faults.runs import STRATEGIES, Case, make_dataset, make_run
-from tests.faults.start import prepare
+from tests.faults.start import adopting, prepare
 
+PARTS = ("kills", "matrix")
 References = dict[Case, tuple[Run, float, float]]
 
 
@@ -41,15 +42,24 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, help="folder for the runs; otherwise a temporary one")
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--part", choices=PARTS, help="measure this one anew, and keep the other as it was measured")
     given = parser.parse_args()
     if given.check or given.render:
         return refresh(check=given.check)
-    with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
-        found = measure(Path(folder), given.kills, given.seed, given.strategies)
+    found = json.loads(given.out.read_text()) if given.part else {}
+    prepare()
+    with tempfile.TemporaryDirectory(dir=given.scratch) as folder, adopting():
+        dataset, begun = make_dataset(Path(folder) / "dataset"), time.time()
+        references = undisturbed(dataset, Path(folder), given.strategies)
+        if given.part != "matrix":
+            found["kills"] = disturbed(dataset, Path(folder), references, given.kills, given.seed) | about(begun)
+        begun = time.time()
+        if given.part != "kills":
+            found["matrix"] = events(dataset, Path(folder), references) | about(begun)
     given.out.write_text(lines(found))
     if given.out == JSON:
         refresh(check=False)
-    return 0 if found["lost"] == 0 else 1
+    return 0 if all(part["lost"] == 0 for part in found.values()) else 1
 
 
 def refresh(*, check: bool) -> int:
@@ -63,24 +73,17 @@ def refresh(*, check: bool) -> int:
     return 0
 
 
-def measure(folder: Path, kills: int, seed: int, strategies: list[str]) -> dict[str, Any]:
-    begun = time.time()
-    prepare()
-    dataset = make_dataset(folder / "dataset")
-    cases = [Case(name, architecture, STRATEGIES[name]) for architecture in ARCHITECTURES for name in strategies]
+def undisturbed(dataset: Dataset, folder: Path, strategies: list[str]) -> References:
     references: References = {}
-    for case in cases:
+    for case in [Case(name, architecture, STRATEGIES[name]) for architecture in ARCHITECTURES for name in strategies]:
         run = make_run(dataset, folder / f"whole-{case}", case)
         references[case] = (run, *whole(run, case))
         say(f"{case}: {references[case][1]:.1f} s undisturbed")
-    trials = disturbed(dataset, folder, references, kills, seed) if kills else []
-    table = []
-    for cell in cells(dataset, folder, {case: run for case, (run, *_) in references.items()}):
-        table.append(cell)
-        say(f"{cell['strategy']}, {cell['architecture']}, {cell['event']}: {cell['fault'] or 'passed'}")
-    lost = [trial for trial in trials if trial["differences"] or trial["wrong"]] + [
-        one for one in table if one["fault"]
-    ]
+    return references
+
+
+def about(begun: float) -> dict[str, Any]:
+    """How a part was measured."""
     return {
         "command": " ".join(["python", "-m", "benchmarks.reliability", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d", time.gmtime(begun)),
@@ -88,17 +91,10 @@ def measure(folder: Path, kills: int, seed: int, strategies: list[str]) -> dict[
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[2], 1),
         "versions": versions(),
-        "seeds": [seed, seed + len(trials) - 1],
-        "undisturbed": {
-            str(case): {"seconds": round(s, 2), "first": round(f, 2)} for case, (_, s, f) in references.items()
-        },
-        "lost": len(lost),
-        "trials": trials,
-        "matrix": table,
     }
 
 
-def disturbed(dataset: Dataset, folder: Path, references: References, kills: int, seed: int) -> list[dict[str, Any]]:
+def disturbed(dataset: Dataset, folder: Path, references: References, kills: int, seed: int) -> dict[str, Any]:
     """Runs, one after another through all cases, until enough was killed."""
     trials: list[dict[str, Any]] = []
     killed = 0
@@ -110,25 +106,29 @@ def disturbed(dataset: Dataset, folder: Path, references: References, kills: int
         hits, wrong = survive(run, case, draw(f"{number} {case}", case.world, seconds, first))
         lost = [] if wrong else differences(run, reference)
         killed += len(hits)
-        trials.append(
-            {
-                **case._asdict(),
-                "seed": number,
-                "kills": [hit._asdict() for hit in hits],
-                "differences": lost,
-                "wrong": wrong,
-            }
-        )
+        what = {"seed": number, "kills": [hit._asdict() for hit in hits], "differences": lost, "wrong": wrong}
+        trials.append(case._asdict() | what)
         say(f"{killed:4} kills  {case}, seed {number}: {'; '.join([*lost, *wrong]) or 'nothing lost'}")
-    return trials
+    longest = max(seconds for _, seconds, _ in references.values())
+    lossy = sum(bool(trial["differences"] or trial["wrong"]) for trial in trials)
+    return {"seeds": [seed, seed + len(trials) - 1], "longest": round(longest, 1), "lost": lossy, "rows": trials}
+
+
+def events(dataset: Dataset, folder: Path, references: References) -> dict[str, Any]:
+    """The matrix."""
+    table = []
+    for cell in cells(dataset, folder, {case: run for case, (run, *_) in references.items()}):
+        table.append(cell)
+        say(f"{cell['strategy']}, {cell['architecture']}, {cell['event']}: {cell['fault'] or 'passed'}")
+    return {"lost": sum(cell["fault"] is not None for cell in table), "rows": table}
 
 
 def lines(found: dict[str, Any]) -> str:
     """JSON with a line for each run and each cell."""
-    rows = {key: [json.dumps(one) for one in found[key]] for key in ("trials", "matrix")}
-    text = json.dumps({**found, "trials": "trials", "matrix": "matrix"}, indent=1) + "\n"
-    for key, texts in rows.items():
-        text = text.replace(f'"{key}": "{key}"', f'"{key}": [\n  ' + ",\n  ".join(texts) + "\n ]")
+    text = json.dumps({name: {**part, "rows": f"rows of {name}"} for name, part in found.items()}, indent=1) + "\n"
+    for name, part in found.items():
+        rows = ",\n   ".join(json.dumps(row) for row in part["rows"])
+        text = text.replace(f'"rows of {name}"', f"[\n   {rows}\n  ]")
     return text
 
 

@@ -16,7 +16,7 @@ from tests.faults.compare import batches, differences, notes
 from tests.faults.damage import flip, hurt
 from tests.faults.kill import MOST_SECONDS, Aim, draw, strike, survive, whole
 from tests.faults.runs import Case, make_dataset, make_run
-from tests.faults.start import Limit, Start, prepare
+from tests.faults.start import Limit, Start, adopting, prepare
 
 pytest.importorskip("deepspeed", reason="install kindling[deepspeed]")
 
@@ -26,9 +26,10 @@ Undisturbed = dict[Case, tuple[Run, float, float]]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     prepare()
-    return make_dataset(tmp_path_factory.mktemp("faults") / "dataset")
+    with adopting():
+        yield make_dataset(tmp_path_factory.mktemp("faults") / "dataset")
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def curve(run: Run) -> list[dict[str, Any]]:
 
 
 def deviations(run: Run, whole: Run) -> tuple[float, float]:
-    """The largest relative difference of any loss or metric, and of the gradient's norm; infinite for other steps.
+    """The largest relative difference of any loss, and of any other measurement; infinite if they are of other steps.
 
     Of values below 0.01 it is the difference in hundredths.
     """
@@ -77,9 +77,9 @@ def deviations(run: Run, whole: Run) -> tuple[float, float]:
     for line, other in zip(ones, others, strict=True):
         for name, value in other.items():
             far = abs(line[name] - value) / max(abs(value), 1e-2)
-            is_norm = name == "train/grad_norm"
-            worst[is_norm] = max(worst[is_norm], far)
-    return worst[False], worst[True]
+            is_loss = name.startswith("train/") and name != "train/grad_norm"
+            worst[is_loss] = max(worst[is_loss], far)
+    return worst[True], worst[False]
 
 
 def notes(run: Run) -> Path:

@@ -15,13 +15,14 @@ from tests.faults.start import Start
 
 ARCHITECTURES = ("gpt2", "qwen3")
 RESIZES = ((1, 2), (2, 1), (2, 4), (4, 2))
-TOLERANCE, NORM_TOLERANCE = 1e-5, 1e-4
-"""Relative, of a run that does not stay on the same ranks under the same strategy: of every loss and metric; and of the
-gradient's norm, a sum of 126,000 squares in fp32 that each strategy cuts elsewhere."""
+TOLERANCE, LOOSER = 1e-5, 1e-4
+"""Relative, of a run that does not stay on the same ranks under the same strategy: of losses; and of the gradient's norm,
+a sum of 126,000 squares in fp32 that each strategy cuts elsewhere, and of validation metrics, which jump where two items
+whose scores are all but equal change places."""
 NEXT = {"single": "zero2", "ddp": "zero1", "zero1": "zero2", "zero2": "zero3", "zero3": "fsdp2", "fsdp2": "ddp"}
 """Strategy -> the one that a run of it is moved to."""
 Cell = dict[str, Any]
-"""strategy, architecture, event, deviation and norm (None where bits are compared), fault (None if it passed)."""
+"""strategy, architecture, event, deviation of losses and of the rest (None where bits are compared), fault (or None)."""
 
 
 def cells(dataset: Dataset, folder: Path, references: Mapping[Case, Run]) -> Iterator[Cell]:
@@ -42,8 +43,8 @@ def cells(dataset: Dataset, folder: Path, references: Mapping[Case, Run]) -> Ite
 
 
 def on_ranks(case: Case, world: int) -> Case:
-    """DDP of one process is that process alone."""
-    return case._replace(world=world, strategy="single" if (case.strategy, world) == ("ddp", 1) else case.strategy)
+    """One rank is a single process, which no strategy divides."""
+    return case._replace(world=world, strategy="single" if world == 1 else case.strategy)
 
 
 def alone_run(dataset: Dataset, folder: Path, architecture: str) -> Run:
@@ -114,13 +115,13 @@ def followed(run: Run, alone: Run) -> Cell:
     starts = windows(run)
     astray = [step for read in starts.values() for step, keys in read.items() if keys != expected[step]]
     missing = expected.keys() - {step for read in starts.values() for step in read}
-    far, norm = deviations(run, alone)
+    losses, rest = deviations(run, alone)
     faults = [f"read other windows in the steps {astray}"] * bool(astray)
     faults += [f"never read the steps {sorted(missing)}"] * bool(missing)
-    faults += [f"deviates by {far:g}, the norm by {norm:g}"] * (far > TOLERANCE or norm > NORM_TOLERANCE)
-    return {"deviation": far, "norm": norm, "fault": "; ".join([*faults, *unwell(run)]) or None}
+    faults += [f"losses deviate by {losses:g}, the rest by {rest:g}"] * (losses > TOLERANCE or rest > LOOSER)
+    return {"losses": losses, "rest": rest, "fault": "; ".join([*faults, *unwell(run)]) or None}
 
 
-def cell(case: Case, event: str, fault: str | None, deviation: float | None = None, norm: float | None = None) -> Cell:
+def cell(case: Case, event: str, fault: str | None, losses: float | None = None, rest: float | None = None) -> Cell:
     about = {"strategy": case.strategy, "architecture": case.architecture, "event": event}
-    return {**about, "deviation": deviation, "norm": norm, "fault": fault}
+    return {**about, "losses": losses, "rest": rest, "fault": fault}

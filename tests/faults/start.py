@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -142,7 +144,7 @@ def _free_port() -> int:
 
 
 def children() -> set[int]:
-    """Processes that are children of this one: those of dead ranks, too, once `prepare` was called."""
+    """Processes that are children of this one: inside `adopting`, those of dead ranks, too."""
     own, found = os.getpid(), set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -156,7 +158,7 @@ def children() -> set[int]:
 
 
 def prepare() -> None:
-    """Pays in this process for what every rank imports, and makes orphans of ranks its children, so that they are seen.
+    """Pays in this process for what every rank imports.
 
     Raises:
         ImportError: where DeepSpeed is not installed.
@@ -169,10 +171,15 @@ def prepare() -> None:
     torch.set_num_threads(1)
     for architecture in ("gpt2", "qwen3"):
         make(soft_token(architecture), users=2, items=2)
-    _adopt()
 
 
-def _adopt() -> None:
-    set_child_subreaper = 36
-    if ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0):
+@contextmanager
+def adopting() -> Iterator[None]:
+    """Makes what dead ranks leave behind children of this process, so that none of it goes unseen."""
+    set_child_subreaper, system = 36, ctypes.CDLL(None, use_errno=True)
+    if system.prctl(set_child_subreaper, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
+    try:
+        yield
+    finally:
+        system.prctl(set_child_subreaper, 0, 0, 0, 0)
