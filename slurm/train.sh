@@ -28,7 +28,7 @@ fail() {
 
 asked=
 stop() {
-    asked=$1
+    asked=${asked:-$1} # the first word counts: at the time limit itself Slurm sends TERM after our USR1
     touch "$run/STOP"
 }
 trap 'stop USR1' USR1 # the time limit is near

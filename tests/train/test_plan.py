@@ -2,94 +2,30 @@
 
 import copy
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rec.config.tree import Backbone, Data, Eval, LossWeights, Run, SoftToken, Train
-from rec.data.batch import Sequences
+from rec.config.tree import Data
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.models import build
 from rec.ranks import Ranks
-from rec.train import strategies
 from rec.train.plan.memory import Step, count, memory
 from rec.train.plan.page import page
 from rec.train.plan.plan import ROOM, Machine, Plan
 from rec.train.plan.rehearsal import Stage
 from rec.train.plan.tracker import Tracker
 from rec.train.plan.work import of_counts, of_dataset
-from rec.train.strategies import Name, Strategy
+from rec.train.strategies import Name
 from tests.eval.tiny import write
-from tests.memory import peak_of
-from tests.ranks import run_ranks
 from tests.small import EVERYTHING, SHAPES, WIDTH, a_run, decoder, soft_token
-
-GPT2 = {"n_head": 4, "n_positions": 128, "vocab_size": 8}
-MIXED = LossWeights(cross_entropy=1.0, sampled_softmax=0.5, gbce=0.3, bpr_context=0.2, bpr_user=0.1, l2=0.01)
-
-
-def gpt2(width: int, layers: int, **options: Any) -> Backbone:
-    return Backbone(config={**GPT2, "n_embd": width, "n_layer": layers}, **options)
-
-
-def qwen3(width: int, layers: int, **options: Any) -> Backbone:
-    shape = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 3 * width, "head_dim": width // 4}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8, "max_position_embeddings": 128}
-    return Backbone(architecture="qwen3", config={**shape, **heads}, **options)
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A shape in which one part takes most of the memory."""
-
-    model: SoftToken
-    users: int = 100
-    items: int = 1000
-    windows: int = 4
-    """Of a micro-batch."""
-    length: int = 10
-    accumulated: int = 1
-    negatives: int = 0
-    precision: str = "fp32"
-
-    def run(self, ranks: int) -> Run:
-        total = self.windows * self.accumulated * ranks
-        data = Data(global_batch=total, micro_batch=self.windows, max_items=self.length, negatives=self.negatives)
-        train = Train(precision=self.precision)  # type: ignore[arg-type]
-        return Run(name="run", dataset=Path("none"), model=self.model, data=data, train=train, eval=Eval(block=1))
-
-    def batch(self) -> Sequences:
-        generator = torch.Generator().manual_seed(0)
-
-        def rows(*shape: int) -> torch.Tensor:
-            return torch.randint(1, min(self.users, self.items), shape, generator=generator)
-
-        n, t, k = self.windows, self.length, self.negatives
-        return Sequences(rows(n), rows(n, t), rows(n, t), rows(n) * 0, rows(n, k), torch.zeros(n, k), rows(n))
-
-
-TABLES = Case(SoftToken(dim=64, backbone=gpt2(32, 1)), users=200_000, items=100_000)
-LAYERS = Case(SoftToken(dim=64, backbone=gpt2(512, 12)))
-CASES = {
-    "tables": TABLES,
-    "tables, in two micro-batches": dataclasses.replace(TABLES, accumulated=2),
-    "layers": LAYERS,
-    "activations": Case(SoftToken(dim=32, backbone=gpt2(192, 4)), windows=32, length=64),
-    "activations with dropout in bf16": Case(
-        SoftToken(dim=32, dropout=0.1, backbone=qwen3(96, 5)), windows=56, length=64, precision="bf16"
-    ),
-    "activations computed again": Case(
-        SoftToken(dim=32, backbone=qwen3(384, 4, gradient_checkpointing=True)), windows=16, length=64
-    ),
-    "loss head": Case(SoftToken(dim=32, backbone=gpt2(32, 1)), items=17_000, windows=64, length=64),
-    "loss over negatives": Case(
-        SoftToken(dim=32, backbone=gpt2(32, 1), loss=MIXED), items=2000, windows=32, length=64, negatives=1024
-    ),
-}
+from tests.train.cases import BUCKET, CASES, DEALT, LAYERS, Case, dealt
 
 
 def planned(case: Case, strategy: Name, ranks: int) -> float:
@@ -99,51 +35,30 @@ def planned(case: Case, strategy: Name, ranks: int) -> float:
     return memory(strategy, count(stage.model), step, ranks).peak
 
 
-def measured(case: Case, strategy: Name, ranks: int) -> list[int]:
-    """Bytes of each rank while it builds its model and takes its steps, less what a small model takes."""
-    small = dataclasses.replace(case, model=dataclasses.replace(case.model, backbone=gpt2(32, 1)), users=90, items=100)
-
-    def train(case: Case, group: Ranks) -> None:
-        run = case.run(ranks)
-        buckets = dict.fromkeys(("reduce_bucket_size", "stage3_prefetch_bucket_size"), BUCKET)
-        json = {"zero_optimization": {"stage": int(strategy[-1]), **buckets}} if strategy.startswith("zero") else {}
-        engine = strategies.build(Strategy(strategy, deepspeed=json), run, group)
-        engine.prepare(build(run.model, users=case.users, items=case.items), run.optim)
-        for _ in range(2 if ranks == 1 else 3):  # DDP lays its buckets out anew in the second
-            for place in range(case.accumulated):
-                with engine.accumulate(last=place == case.accumulated - 1):
-                    engine.backward(engine.model(case.batch()).total / 100)
-            engine.update(1.0)
-
-    def rank(group: Ranks) -> int:
-        train(dataclasses.replace(small, windows=2), group)  # what libraries take once and for all
-        return peak_of(lambda: train(case, group))
-
-    return run_ranks(rank, ranks)
+@pytest.fixture(scope="module")
+def measured() -> dict[str, int]:
+    """Name of the case -> bytes of the fullest rank, in processes that have done nothing before."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.cases"], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_memory_of_one_process_is_as_planned(name: str):
-    (real,) = measured(CASES[name], "single", 1)
-    assert planned(CASES[name], "single", 1) == pytest.approx(real, rel=0.15)
-    assert real > 80e6, "too small to tell anything"
+def test_memory_of_one_process_is_as_planned(measured: dict[str, int], name: str):
+    assert planned(CASES[name], "single", 1) == pytest.approx(measured[name], rel=0.15)
+    assert measured[name] > 80e6, "too small to tell anything"
 
 
-BUCKET = 2_000_000
-DEALT: list[tuple[Name, int]] = [("ddp", 2), ("zero1", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 1), ("fsdp2", 2)]
-"""Strategies, and micro-batches of a step."""
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the engines' own
 @pytest.mark.parametrize(("strategy", "accumulated"), DEALT)
 def test_memory_of_a_rank_is_as_planned_under_each_strategy(
-    strategy: Name, accumulated: int, monkeypatch: pytest.MonkeyPatch
+    measured: dict[str, int], strategy: Name, accumulated: int, monkeypatch: pytest.MonkeyPatch
 ):
     """A CPU gives memory to what is written only: buckets have to be so small that they are filled."""
     monkeypatch.setattr("rec.train.plan.memory.BUCKET", BUCKET)
-    case = Case(SoftToken(dim=64, backbone=gpt2(384, 10)), accumulated=accumulated)
-    assert planned(case, strategy, 2) == pytest.approx(max(measured(case, strategy, 2)), rel=0.15)
+    real = measured[f"{strategy}-{accumulated}"]
+    assert planned(dealt(accumulated), strategy, 2) == pytest.approx(real, rel=0.15)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -188,6 +188,7 @@ def test_the_runs_own_numbers_may_stand_in_the_file(run: Run):
             {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "ratio": 0.3}}},
             "offload_optimizer.ratio, which needs DeepSpeed's own Adam",
         ),
+        ({"zero_optimization": {"stage": 2, "compute_grad_norm": False}}, "compute_grad_norm=false, but a run leaves"),
         ({"bf16": True}, "says bf16=True; give it an object"),
     ],
 )  # fmt: skip
@@ -208,6 +209,14 @@ def test_deepspeeds_own_bf16_is_used_only_where_the_file_says_so(run: Run, preci
         assert settings["bf16"]["enabled"] is own
         assert "bfloat16" not in settings
         assert settings["bf16"]["check_grad_overflow"] is own  # a step that is not finite is left out at any rate
+
+
+def test_gradients_in_fp32_beside_bf16_parameters_need_stage_2(run: Run):
+    run = dataclasses.replace(run, train=Train(precision="bf16"))
+    file = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+    with pytest.raises(ConfigError, match=r"data_types.grad_accum_dtype.*; choose zero_optimization.stage=2"):
+        fill({**file, "zero_optimization": {"stage": 1}}, run, 2)
+    assert fill({**file, "zero_optimization": {"stage": 2}}, run, 2)["data_types"] == file["data_types"]
 
 
 @pytest.mark.parametrize("stage", [0, 4, None, "2", "auto", True, 2.0])

@@ -112,6 +112,9 @@ class Plain(Engine):
             self.model = DistributedDataParallel(self.bare, device_ids=devices, gradient_as_bucket_view=True)
         self.optimizer = build_optimizer(self.bare, optim)
         prime(self.optimizer, trained(self.optimizer))
+        if isinstance(self.model, DistributedDataParallel):
+            fix_buckets(self.model)
+            self.optimizer.zero_grad()
         self.scale = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
@@ -146,6 +149,21 @@ class Plain(Engine):
     def restore_scaler(self, state: dict[str, Any]) -> None:
         if self.scale and state:  # there is none where the run had another precision before
             self.scale.load_state_dict(state)
+
+
+def fix_buckets(model: DistributedDataParallel) -> None:
+    """Has DDP deal its gradients into buckets for good: the order of the parameters backwards.
+
+    It would do so after the first real backward pass, and the place of a gradient in a bucket decides in which order
+    three ranks or more are added: the first step after a resume would be rounded in another way than without a stop.
+    """
+    total = torch.zeros((), device=model.device)
+    for parameter in model.module.parameters():
+        if parameter.requires_grad:
+            total = total + (parameter * 0).sum()
+    model.reducer.prepare_for_backward([])
+    total.backward()
+    model.reducer._rebuild_buckets()
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

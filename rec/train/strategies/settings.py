@@ -142,6 +142,11 @@ def _precision(json: Mapping[str, Any], run: Run) -> dict[str, Any]:
         sections[key] = {**_without_autos(section), "enabled": enabled not in (AUTO, False)}
     if sections["bf16"]["enabled"]:
         sections["bf16"]["check_grad_overflow"] = True  # the loop counts on it: such a step is left out
+        if _section(json, "data_types").get("grad_accum_dtype") == "fp32" and stage_of(json, "the file") == 1:
+            raise ConfigError(
+                "the DeepSpeed file adds up gradients in fp32 (data_types.grad_accum_dtype) beside bf16 parameters, "
+                "which stage 1 does with another optimizer; choose zero_optimization.stage=2"
+            )
     return sections
 
 
@@ -158,10 +163,15 @@ def _zero(section: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"the DeepSpeed file offloads to nvme ({part}), from where checkpoints cannot be taken here; use cpu"
             )
+    if not zero.get("compute_grad_norm", True):
+        raise ConfigError(
+            "the DeepSpeed file says zero_optimization.compute_grad_norm=false, but a run leaves out a step whose norm "
+            "is not finite; remove it"
+        )
     if _section(zero, "offload_optimizer").get("ratio", 1) != 1:
         raise ConfigError(
-            "the DeepSpeed file sets zero_optimization.offload_optimizer.ratio, which needs DeepSpeed's own Adam and not "
-            "the run's; remove it"
+            "the DeepSpeed file sets zero_optimization.offload_optimizer.ratio, which needs DeepSpeed's own Adam; "
+            "remove it"
         )
     return zero
 
