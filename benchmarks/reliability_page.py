@@ -125,9 +125,9 @@ Every run has 12 steps.
 - *stop*: stopped by a signal to one rank, twice, and the same command again.
 - *N to M ranks*, and *to another strategy*
   ({moves(part)}):
-  stopped, and gone on with by the others, without any conversion. What they hold then is bit-equal to what was saved, the windows of
-  every step are those that one process reads, and the largest deviation of a loss is given, which may be 1e-5. One rank
-  is a single process, under no strategy.
+  stopped, and gone on with by the others, without any conversion. What they hold then is bit-equal to what was saved,
+  the windows of every step are those that one process reads, and the largest deviation of a loss is given, which may be
+  1e-5. One rank is a single process, under no strategy.
 
 The rest deviates by {rest:.0e} at most, and may by 1e-4: the norm of the gradients, a sum of 126,000 squares in fp32
 that each strategy cuts elsewhere, and validation metrics, which jump where two items whose scores are all but equal
@@ -159,8 +159,8 @@ def how(part: Found) -> str:
 
 A run trains a model of about 126,000 parameters (a table of 6,000 items, two layers of the backbone at a width of 32)
 with dropout, negatives and all terms of the loss; it saves every 2 steps and evaluates every 4. Undisturbed it takes
-up to {part["longest"]:.1f} s here. One to three kills are drawn for each disturbed run: at any time of the run's length, at
-a time of its start (of the resume, for the second and third kill), or a random few milliseconds after a save has begun
+up to {part["longest"]:.1f} s here. One to three kills are drawn for each disturbed run: at any time of the run's length,
+at a time of its start (of the resume, for the second and third kill), or a random few milliseconds after a save has begun
 its folder, marked it, or renamed it; of one random rank, or of all. After each, the same command is started again.
 Ranks are processes forked from one that has done the imports; they meet over TCP, as under a launcher, and are killed
 by their process id.
