@@ -16,13 +16,13 @@ from tests.faults.start import Start
 ARCHITECTURES = ("gpt2", "qwen3")
 RESIZES = ((1, 2), (2, 1), (2, 4), (4, 2))
 TOLERANCE, LOOSER = 1e-5, 1e-4
-"""Relative, of a run that does not stay on the same ranks under the same strategy: of losses; and of the gradient's norm,
-a sum of 126,000 squares in fp32 that each strategy cuts elsewhere, and of validation metrics, which jump where two items
-whose scores are all but equal change places."""
+"""Relative, of a run that does not stay on the same ranks under the same strategy: of losses; and of the gradient's
+norm, a sum of 126,000 squares in fp32 that each strategy cuts elsewhere, and of validation metrics, which jump where two
+items whose scores are all but equal change places."""
 NEXT = {"single": "zero2", "ddp": "zero1", "zero1": "zero2", "zero2": "zero3", "zero3": "fsdp2", "fsdp2": "ddp"}
 """Strategy -> the one that a run of it is moved to."""
 Cell = dict[str, Any]
-"""strategy, architecture, event, deviation of losses and of the rest (None where bits are compared), fault (or None)."""
+"""strategy, architecture, event, deviation of losses and of the rest (None: bits are compared), fault (or None)."""
 
 
 def cells(dataset: Dataset, folder: Path, references: Mapping[Case, Run]) -> Iterator[Cell]:
