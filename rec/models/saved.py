@@ -86,8 +86,12 @@ def publish(
         _write(beside, run, model, weights, dataset, about)
         for path in (*beside.rglob("*"), beside):
             sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
+        before = folder.with_name(folder.name + ".old")
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            folder.rename(before)
         beside.rename(folder)
+        shutil.rmtree(before, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Background:
-    """A thread that does not keep the process alive: after an error in training nobody waits for it."""
+    """A thread that does not keep the process alive, should it hang."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -30,6 +30,12 @@ class Background:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def finish(self, seconds: float) -> Exception | None:
+        """Waits so long at most; what the work has ended with."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._error
 
     def _run(self, act: Callable[[], None]) -> None:
         try:

@@ -16,8 +16,10 @@ from typing import Any, TypedDict
 
 from rec.errors import CheckpointError
 from rec.files import replace_text, sync
+from rec.ranks import Ranks
 
 MARKER = "COMMITTED"
+ALONE = Ranks()
 
 
 class Facts(TypedDict):
@@ -38,7 +40,7 @@ class Checkpoints:
         """An empty folder beside the checkpoint to be, for all ranks to write into."""
         beside = self.folder(step).with_suffix(".tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        beside.mkdir(parents=True, exist_ok=True)
         return beside
 
     def commit(self, step: int, files: Mapping[str, Facts], *, best: bool) -> Path:
@@ -66,48 +68,53 @@ class Checkpoints:
         if folder.exists():  # the same step once more: the old one stays until the new one is there
             folder.rename(folder.with_suffix(".old"))
         beside.rename(folder)
-        shutil.rmtree(folder.with_suffix(".old"), ignore_errors=True)
+        sync(self.root)
         replace_text(self.root / "latest", folder.name + "\n")
         if best:
             self.mark_best(step)
-        sync(self.root)
-        self._prune()
         return folder
 
     def abandon(self, step: int) -> None:
         """Gives back the room of a checkpoint that was begun and cannot be committed."""
         shutil.rmtree(self.folder(step).with_suffix(".tmp"), ignore_errors=True)
 
-    def newest(self, report: Callable[[str], None], before: int | None = None) -> Path | None:
-        """The newest whole checkpoint, of a step less than `before` if that is given; None where there is none at all.
+    def newest(self, report: Callable[[str], None], ranks: Ranks = ALONE, before: int | None = None) -> Path | None:
+        """The newest whole checkpoint, of a step less than `before` if that is given; None where there is none.
 
-        A damaged one is passed over and set aside as NAME.damaged, so that it takes no place among those kept.
+        Each rank reads its share of the files. A damaged checkpoint is passed over and set aside as NAME.damaged, so
+        that it takes no place among those kept.
 
         Args:
             report: told about every damaged checkpoint.
 
         Raises:
-            CheckpointError: if there are checkpoints but each is damaged.
+            CheckpointError: if there are checkpoints but each is damaged, and no others were asked for.
         """
-        for aside in self.root.glob("step-????????.old"):  # left by a kill between the two renamings of `commit`
-            if aside.with_suffix("").exists():
-                shutil.rmtree(aside)
-            else:
-                aside.rename(aside.with_suffix(""))
-        folders = [folder for folder in self._all() if before is None or folder.name < self.folder(before).name]
         damaged: list[Path] = []
-        for folder in reversed(folders):
-            fault = damage(folder)
-            if fault is None:
-                self._set_aside(damaged)
+        for folder in reversed(ranks.first_only(lambda: self._candidates(before))):
+            faults = [fault for fault in ranks.gather(damage(folder, ranks.rank, ranks.world)) if fault is not None]
+            if not faults:
+                ranks.first_only(lambda: self._set_aside(damaged))
                 return folder
-            report(f"{folder} is damaged ({fault}) and is passed over")
+            if ranks.first:
+                report(f"{folder} is damaged ({faults[0]}) and is passed over")
             damaged.append(folder)
-        if damaged:
+        if damaged and before is None:
             raise CheckpointError(
                 f"every checkpoint in {self.root} is damaged; restore one, or remove the folder to start from scratch"
             )
         return None
+
+    def _candidates(self, before: int | None) -> list[Path]:
+        """What may be a checkpoint, oldest first; what a kill has left is put in order."""
+        for aside in self.root.glob("step-*.old"):  # left between the two renamings of `commit`
+            if aside.with_suffix("").exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(aside.with_suffix(""))
+        for torn in self.root.glob("step-*.tmp") if before is None else ():
+            shutil.rmtree(torn, ignore_errors=True)
+        return [folder for folder in self._all() if before is None or _step(folder) < before]
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step lies, or would."""
@@ -124,24 +131,30 @@ class Checkpoints:
         replace_text(self.root / "best", self.folder(step).name + "\n")
 
     def _all(self) -> list[Path]:
-        return sorted(self.root.glob("step-????????"))
+        folders = [folder for folder in self.root.glob("step-*") if folder.name.removeprefix("step-").isdigit()]
+        return sorted(folders, key=_step)
 
     def _set_aside(self, damaged: list[Path]) -> None:
         for folder in damaged:
             shutil.rmtree(folder.with_suffix(".damaged"), ignore_errors=True)
             folder.rename(folder.with_suffix(".damaged"))
 
-    def _prune(self) -> None:
-        """Removes what need not be kept. What was just committed is whole and is kept, so there is always one."""
-        folders = self._all()
-        for folder in folders[: -self.keep]:
-            step = int(folder.name.removeprefix("step-"))
-            for_ever = self.keep_every > 0 and step % self.keep_every == 0
+    def prune(self) -> None:
+        """Removes what need not be kept, after a commit: what was committed is whole and stays, so there is always one.
+
+        What the disk does not let go of, as a network disk does while somebody reads it, is tried again the next time.
+        """
+        for folder in self._all()[: -self.keep]:
+            for_ever = self.keep_every > 0 and _step(folder) % self.keep_every == 0
             if not for_ever and folder != self.best():
-                shutil.rmtree(folder)
-        for left in ("damaged", "tmp"):  # the latter of saves that were killed: none is under way now
-            for folder in self.root.glob(f"step-????????.{left}"):
-                shutil.rmtree(folder)
+                folder.rename(folder.with_suffix(".gone"))  # at once, or not at all
+        for left in ("gone", "old", "damaged", "tmp"):  # the last of saves that were killed: none is under way now
+            for folder in self.root.glob(f"step-*.{left}"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def facts_of(path: Path) -> Facts:
@@ -150,15 +163,18 @@ def facts_of(path: Path) -> Facts:
     return {"size": path.stat().st_size, "sha256": _digest(path)}
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+def damage(folder: Path, rank: int = 0, world: int = 1) -> str | None:
+    """What is wrong with a checkpoint, or None; with several ranks, with this one's share of its files."""
     marker = folder / MARKER
     if not marker.is_file():
         return f"no {MARKER}"
     files = _read(marker)
     if files is None:
         return f"{MARKER} is torn"
-    for name, expected in files.items():
+    stray = {path.name for path in folder.glob("rank-*")} - files.keys()
+    if stray:
+        return f"{min(stray)} is not part of it"
+    for name, expected in list(files.items())[rank::world]:
         try:
             fault = _fault(folder / name, expected)
         except (OSError, ValueError) as error:  # the disk cannot read it, or the marker has a name that none can have

@@ -2,25 +2,31 @@
 
 import dataclasses
 import json
+import sys
+import uuid
 from pathlib import Path
 from typing import Any, Self
 
 from rec.config.load import dump, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
-from rec.errors import CheckpointError
+from rec.errors import CheckpointError, ConfigError
+from rec.files import replace_text
 from rec.models.base import Recommender
 from rec.models.saved import publish, published_digest
 from rec.ranks import Ranks, beside
 from rec.train import random
 from rec.train.background import Background
-from rec.train.checkpoint import Checkpoints, Facts, digest_of, facts_of, require_same
+from rec.train.checkpoint import Checkpoints, Facts, damage, digest_of, facts_of, require_same
 from rec.train.hold import Hold
 from rec.train.identity import identity, versions
 from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
 from rec.train.status import Status
 from rec.train.strategies.engine import Engine
+
+PATIENCE = 6
+"""How many times longer than in training a rank may keep the others waiting in a save: disks are slow, and uneven."""
 
 
 class Keeper:
@@ -34,24 +40,30 @@ class Keeper:
         self.run, self.dataset, self.ranks, self.hold, self.status = run, dataset, ranks, hold, status
         self.identity = identity(run, dataset)
         self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every)
-        self.newest = ranks.first_only(self._begin)
+        ranks.first_only(hold.take)
         status.running()  # the folder is there now
-        self.aside = beside(ranks, run.train.hang_after)
+        require_shared(run.folder, ranks)
+        self.newest = self.checkpoints.newest(tell, ranks)
+        ranks.first_only(self._begin)
+        self.aside = beside(ranks, PATIENCE * run.train.hang_after)
         self.background = Background()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Whatever has ended the training: what is under way gets to the disk."""
-        self.wait()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """What is under way gets to the disk; after an error as far as that is possible, and without hiding it."""
+        if error is None:
+            self.wait()
+        elif (second := self.background.finish(self.run.train.hang_after)) is not None:
+            error.add_note(f"and the save that was under way has failed: {second}")
 
     def restore(self, engine: Engine) -> Progress:
         """Puts the newest checkpoint into the engine; a fresh start where there is none."""
         if self.newest is None:
             return Progress()
         progress = self._read(self.newest, engine)
-        self.ranks.first_only(lambda: self._settle(engine.bare, progress))
+        self.background.start(lambda: self._settle(engine.bare, progress))
         return progress
 
     def take_back(self, engine: Engine, *, before: int) -> int | None:
@@ -61,7 +73,7 @@ class Keeper:
             The step that had changed them last; None if no such checkpoint is whole, and nothing is changed.
         """
         self.wait()
-        older = self.ranks.first_only(lambda: self.checkpoints.newest(print, before=before))
+        older = self.checkpoints.newest(tell, self.ranks, before=before)
         return None if older is None else self._read(older, engine).changed
 
     def _read(self, folder: Path, engine: Engine) -> Progress:
@@ -87,7 +99,7 @@ class Keeper:
         Raises:
             CheckpointError: if the save before this one has failed.
         """
-        self.background.wait()
+        self.wait()
         part, numbers = copy(engine.pieces()), random.state()
         state = {
             "progress": dataclasses.asdict(progress),
@@ -99,12 +111,12 @@ class Keeper:
         self.background.start(lambda: self._commit(engine.bare, part, numbers, state, best))
 
     def wait(self) -> None:
-        """Until everything is on the disk.
+        """Until everything is on the disk, on all ranks.
 
         Raises:
-            CheckpointError: if it cannot be.
+            CheckpointError: on all of them, if it cannot be.
         """
-        self.background.wait()
+        self.ranks.together(self.background.wait)
 
     @property
     def failed(self) -> bool:
@@ -121,16 +133,19 @@ class Keeper:
             folder = self.aside.first_only(lambda: self._begin_save(progress.step, state))
             mine = self.aside.together(lambda: self._write(folder / name, part, numbers))
             files = {name: facts for some in self.aside.gather({name: mine}) for name, facts in some.items()}
-            self.aside.first_only(lambda: self._finish_save(model, progress, files, best))
-        except OSError as error:
+            self.aside.first_only(lambda: self._finish_save(progress.step, files, best))
+        except Exception as error:  # on all ranks, since each of the above ends alike on all
             self.aside.first_only(lambda: self.checkpoints.abandon(progress.step))
-            reason = getattr(error, "strerror", None) or error
-            failure = CheckpointError(
-                f"cannot save {self.checkpoints.folder(progress.step)}: {reason}; earlier checkpoints are intact: make "
-                "room and start again"
-            )
-            failure.told = not self.ranks.first
-            raise failure from error
+            if not isinstance(error, OSError):
+                raise
+            raise CheckpointError(
+                f"cannot save {self.checkpoints.folder(progress.step)}: {error.strerror or error}; earlier checkpoints "
+                "are intact: make room and start again"
+            ) from error
+        self._settle(model, progress)
+        if self.ranks.first:
+            self.status.running(progress.step)
+            self.checkpoints.prune()
 
     def _begin_save(self, step: int, state: dict[str, Any]) -> Path:
         folder = self.checkpoints.begin(step)
@@ -141,37 +156,61 @@ class Keeper:
         write(file, part, numbers)
         return facts_of(file)
 
-    def _finish_save(self, model: Recommender, progress: Progress, files: dict[str, Facts], best: bool) -> None:
-        state = self.checkpoints.folder(progress.step).with_suffix(".tmp") / "state.json"
-        self.checkpoints.commit(progress.step, {**files, state.name: facts_of(state)}, best=best)
-        self._settle(model, progress)
-        self.status.running(progress.step)
+    def _finish_save(self, step: int, files: dict[str, Facts], best: bool) -> None:
+        state = self.checkpoints.folder(step).with_suffix(".tmp") / "state.json"
+        self.checkpoints.commit(step, {**files, state.name: facts_of(state)}, best=best)
 
     def _settle(self, model: Recommender, progress: Progress) -> None:
         """Makes the mark of the best checkpoint and `RUN/model` what the newest checkpoint says, if they are not.
 
-        They follow a commit; a run that was killed in between settles them when it goes on.
+        They follow a commit, on the first rank and in its own time; a run that was killed in between settles them when
+        it goes on.
         """
-        if progress.best is None:
-            return
         best = self.checkpoints.folder(progress.best_step)
-        if not best.is_dir():
+        if not self.ranks.first or progress.best is None or not best.is_dir():
             return
         if self.checkpoints.best() != best:
             self.checkpoints.mark_best(progress.best_step)
-        if published_digest(self.run) != digest_of(best):
-            about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": digest_of(best)}
-            publish(self.run.folder / "model", self.run, model, Parts(best).model(), self.dataset, about)
+        if published_digest(self.run) == digest_of(best):
+            return
+        fault = damage(best)
+        if fault is not None:
+            tell(f"{best} is damaged ({fault}) and is not published as the best model")
+            return
+        about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": digest_of(best)}
+        publish(self.run.folder / "model", self.run, model, Parts(best).model(), self.dataset, about)
 
-    def _begin(self) -> Path | None:
-        """Checks the run folder against the run, and writes down what runs, with which versions."""
-        folder = self.run.folder
-        self.hold.take()
-        newest = self.checkpoints.newest(print)
+    def _begin(self) -> None:
+        """Checks the run against what is there, and writes down what runs, with which versions."""
+        folder, newest = self.run.folder, self.newest
         if newest is not None:
             if self.run.train.resume == "never":
                 raise CheckpointError(f"train.resume is never, but {folder} has checkpoints; choose another name=...")
             require_same(json.loads((newest / "state.json").read_text())["identity"], self.identity, newest)
-        (folder / "run.yaml").write_text(dump(self.run), encoding="utf-8")
-        (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
-        return newest
+        replace_text(folder / "run.yaml", dump(self.run))
+        replace_text(folder / "versions.json", json.dumps(versions(), indent=1))
+
+
+def tell(text: str) -> None:
+    """Says what a person should know, beside the measurements."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def require_shared(folder: Path, ranks: Ranks) -> None:
+    """Raises ConfigError unless all ranks see what the first one writes into the run folder."""
+    word = folder / f"seen-by-all-{uuid.uuid4().hex}"
+    word = ranks.first_only(lambda: word)
+    ranks.first_only(word.touch)
+
+    def look() -> None:
+        if not word.is_file():
+            raise ConfigError(
+                f"{folder} is not the same folder on every machine; the run folder must lie on a disk that all of them "
+                "share: set out=..."
+            )
+
+    try:
+        ranks.together(look)
+    finally:
+        if ranks.first:
+            word.unlink()

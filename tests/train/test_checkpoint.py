@@ -23,7 +23,9 @@ def _save(checkpoints: Checkpoints, step: int, *, best: bool = False, fill: Call
     """One rank's whole save."""
     beside = checkpoints.begin(step)
     fill(beside)
-    return checkpoints.commit(step, {path.name: facts_of(path) for path in beside.iterdir()}, best=best)
+    folder = checkpoints.commit(step, {path.name: facts_of(path) for path in beside.iterdir()}, best=best)
+    checkpoints.prune()
+    return folder
 
 
 @pytest.fixture
@@ -188,3 +190,41 @@ def test_what_a_killed_save_has_left_goes_with_the_next_commit(checkpoints: Chec
     _fill(checkpoints.begin(33))
     _save(checkpoints, 40)
     assert not list(checkpoints.root.glob("*.tmp"))
+
+
+def test_what_the_disk_does_not_let_go_of_is_removed_another_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_every=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *a, **k: None)  # as a network disk does while somebody reads a file
+        for step in (1, 2):
+            _save(checkpoints, step)
+        assert (tmp_path / "step-00000001.gone").is_dir()
+    _save(checkpoints, 3)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000003"]
+
+
+def test_only_older_ones_damaged_is_no_way_back_but_no_error(checkpoints: Checkpoints):
+    for step in (10, 20):
+        _flip(checkpoints.root / f"step-{step:08d}")
+    assert checkpoints.newest(lambda text: None, before=30) is None
+    assert checkpoints.newest(pytest.fail) == checkpoints.root / "step-00000030"
+
+
+def test_a_stray_part_is_damage(checkpoints: Checkpoints):
+    newest = checkpoints.root / "step-00000030"
+    shutil.copy(newest / "model.safetensors", newest / "rank-00007-of-00008.safetensors")
+    assert damage(newest) == "rank-00007-of-00008.safetensors is not part of it"
+
+
+def test_each_rank_looks_at_its_share_of_the_files(checkpoints: Checkpoints):
+    newest = checkpoints.root / "step-00000030"
+    _flip(newest)
+    faults = [damage(newest, rank, 2) for rank in range(2)]
+    assert sorted(map(str, faults)) == ["None", "model.safetensors has another checksum"]
+
+
+def test_steps_beyond_eight_digits_are_in_order(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path, keep=5, keep_every=0)
+    for step in (99_999_999, 100_000_000):
+        _save(checkpoints, step)
+    assert checkpoints.newest(pytest.fail) == tmp_path / "step-100000000"

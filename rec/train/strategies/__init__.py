@@ -34,7 +34,7 @@ def build(strategy: Strategy, run: Run, ranks: Ranks) -> Engine:
     if strategy.name != "single" and ranks.world == 1:
         raise ConfigError(
             f"{strategy.name} is asked for but one process runs alone; start several (kindling launch --processes N, "
-            "torchrun, or `accelerate launch` with a file of configs/accelerate), or leave the strategy out"
+            "torchrun, or `accelerate launch` with a file of configs/accelerate), or choose --strategy single"
         )
     if strategy.name == "single" and ranks.world > 1:
         raise ConfigError(f"the strategy is single but {ranks.world} processes run; choose ddp, zero1-3 or fsdp2")

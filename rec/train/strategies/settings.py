@@ -11,6 +11,7 @@ from rec.config.tree import Run
 from rec.errors import ConfigError
 
 AUTO = "auto"
+QUANTIZED = ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients")
 BUCKET = 50_000_000
 """Elements in a bucket of exchanged gradients where the JSON leaves it to us: 200 MB. DeepSpeed's own value is 2 GB."""
 OURS = ("optimizer", "scheduler", "bfloat16", "amp", "train_batch_size")
@@ -162,6 +163,12 @@ def _zero(section: dict[str, Any]) -> dict[str, Any]:
         if _section(zero, part).get("device") == "nvme":
             raise ConfigError(
                 f"the DeepSpeed file offloads to nvme ({part}), from where checkpoints cannot be taken here; use cpu"
+            )
+    for key in ("zero_hpz_partition_size", *QUANTIZED):
+        if zero.get(key, False) not in (False, 1):
+            raise ConfigError(
+                f"the DeepSpeed file sets zero_optimization.{key}, which keeps copies of parameters that a checkpoint "
+                "does not reach; remove it"
             )
     if not zero.get("compute_grad_norm", True):
         raise ConfigError(
