@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 RAW := data/ml-100k
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test slurm lint types fmt bench reliability clean
+.PHONY: setup demo test slurm launchers lint types fmt bench reliability clean
 
 setup: $(INSTALLED)
 
@@ -48,6 +48,10 @@ test: $(INSTALLED)
 slurm: $(INSTALLED)
 	tests/slurm/install.sh
 	$(BIN)/pytest -m slurm tests/slurm
+
+# `accelerate launch` with every file of configs/accelerate.
+launchers: $(INSTALLED)
+	$(BIN)/pytest -m launchers tests/e2e
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
