@@ -34,7 +34,8 @@ def stage(source: Path, scratch: Path) -> Path:
                 _make(source, copy, files)
     except OSError as error:
         raise DatasetError(
-            f"cannot copy {source} to {scratch}: {error.strerror}; make room there, or leave out --stage"
+            f"cannot copy {source} to {scratch}: {error.strerror}; choose a disk of this node with room, or leave out "
+            "--stage"
         ) from None
     return copy
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ Configuration = PreTrainedConfig
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout", "hidden_dropout", "dropout")
 """Transformers' own dropout settings, switched off: `KeyedDropout` stands in for them."""
 
+VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash", "architectures", "dtype", "torch_dtype")
+"""Of a language model's configuration: says who wrote it and how its weights are stored, not what it computes."""
+
 
 def configuration(backbone: Backbone) -> Configuration:
     """The backbone's Hugging Face configuration: from the hub, a folder, or its architecture's defaults.
@@ -38,7 +41,7 @@ def configuration(backbone: Backbone) -> Configuration:
                 "choose for example gpt2, qwen2, qwen3 or llama"
             ) from None
     else:
-        config = _from_source(AutoConfig, backbone)
+        config = _from_source(AutoConfig.from_pretrained, backbone)
     for key in backbone.config:
         if not hasattr(config, key):
             near = difflib.get_close_matches(key, vars(config), n=1)
@@ -55,6 +58,18 @@ def configuration(backbone: Backbone) -> Configuration:
             setattr(config, key, 0.0)
     config.use_cache = False
     return config
+
+
+def values_at_source(backbone: Backbone) -> dict[str, Any]:
+    """What the source of a backbone, if it has one, says of the language model there, word for word.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    if backbone.source is None:
+        return {}
+    values: dict[str, Any] = _from_source(PreTrainedConfig.get_config_dict, backbone)[0]
+    return {key: value for key, value in values.items() if key not in VOLATILE}
 
 
 def saved_configuration(folder: Path) -> Configuration:
@@ -84,7 +99,8 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
         weights: whether pretrained weights are wanted; false where saved ones are loaded right after.
     """
     if weights and backbone.source is not None and backbone.pretrained:
-        model = _from_source(AutoModel, backbone, config=config, attn_implementation="sdpa", dtype=torch.float32)
+        read = AutoModel.from_pretrained
+        model = _from_source(read, backbone, config=config, attn_implementation="sdpa", dtype=torch.float32)
         if getattr(model.config, "quantization_config", None) is not None:
             model = _plain(model, config)
     else:
@@ -161,14 +177,14 @@ def require_causal(model: nn.Module, config: Configuration) -> None:
         )
 
 
-def _from_source(factory: Any, backbone: Backbone, **arguments: Any) -> Any:
-    """`factory.from_pretrained` of a hub name or a folder; a folder may hold a single GGUF file instead."""
+def _from_source(read: Callable[..., Any], backbone: Backbone, **arguments: Any) -> Any:
+    """What `read` makes of a hub name or a folder; a folder may hold a single GGUF file instead."""
     source = str(backbone.source)
     packed = sorted(Path(source).glob("*.gguf"))
     if packed and not (Path(source) / "config.json").is_file():
         arguments["gguf_file"] = packed[0].name
     try:
-        return factory.from_pretrained(source, **arguments)
+        return read(source, **arguments)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

@@ -1,5 +1,6 @@
 """One run folder, one job: a second one with the same name ends before it touches anything."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -7,37 +8,45 @@ from rec.errors import CheckpointError
 from rec.files import lock
 from rec.ranks import Ranks
 
+PATIENCE = 30.0
+"""Seconds to wait for the lock: that of a job that has just ended, or of a node that died, may take a moment to go."""
+OURS = {"lock", "status.json"}
+"""All that a start leaves behind that ended before it began."""
+
 
 class Hold:
-    """A lock on the run folder, from the time that there is one; the first rank has it, for all."""
+    """A lock on the run folder, which is made for it; the first rank has it, for all."""
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
         """
         Raises:
             CheckpointError: if another job has it.
         """
-        self.folder = folder
+        self.folder, self._made = folder, False
         self._lock: IO[str] | None = None
-        ranks.first_only(self._take_what_is_there)
+        ranks.first_only(self.take)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        """Lets go of the folder, and removes one that was made for nothing: the input was wrong."""
+        if self._lock is None:
+            return
+        with suppress(OSError):  # another job has come in between, and has the folder now
+            if self._made and {path.name for path in self.folder.iterdir()} <= OURS:
+                (self.folder / "status.json").unlink(missing_ok=True)
+                (self.folder / "lock").unlink()
+                self.folder.rmdir()
+        self._lock.close()
 
     def take(self) -> None:
-        """Makes the folder, and has it. On the first rank only."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Has the folder. On the first rank only."""
         if self._lock is not None:
             return
-        self._lock = lock(self.folder / "lock")
+        self._made = not self.folder.exists()
+        self._lock = lock(self.folder / "lock", patience=PATIENCE)
         if self._lock is None:
             raise CheckpointError(
                 f"another job is training {self.folder}; wait for its end, or choose another name=... for this run"
             )
-
-    def _take_what_is_there(self) -> None:
-        if self.folder.is_dir():
-            self.take()

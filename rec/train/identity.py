@@ -1,7 +1,9 @@
 """What makes a run this run and no other, and what its numbers depend on besides."""
 
 import importlib.metadata
+import json
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,9 +11,13 @@ import torch
 from rec.config.load import flatten, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
+from rec.nn import backbone
 
 FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
-"""What may differ on resume among the groups that make a run's identity: it changes speed, not the curve."""
+"""What may differ on resume among the groups that make a run's identity: it changes speed, not the curve.
+
+A backbone's source may be another path; what lies there has to be the same language model.
+"""
 
 SCHEMA = 2
 """Of what a checkpoint holds, and of what its numbers mean: one more whenever code of before could not go on."""
@@ -28,7 +34,37 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
     }
     choice = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
     fixed = {"seed": run.seed, "dataset fingerprint": dataset.fingerprint, "checkpoint schema": SCHEMA}
-    return {**flat, **choice, **fixed}
+    return {**flat, **_language_model(run), **choice, **fixed}
+
+
+def changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """A line for every key of which a run goes on with another value than it had, "goes on with optim.lr=1 (was 2)".
+
+    What is not in a run's identity may be changed on the way; nobody should do so without noticing.
+
+    Args:
+        saved: the configuration as a checkpoint has it, nested plain values.
+        current: that of now, likewise.
+    """
+    before, now = flatten(saved), flatten(current)
+    return [
+        f"goes on with {key}={_shown(key, now)} (was {_shown(key, before)})"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) or (key in before) != (key in now)
+    ]
+
+
+def _shown(key: str, values: Mapping[str, Any]) -> str:
+    if key not in values:
+        return "nothing"
+    return values[key] if isinstance(values[key], str) else json.dumps(values[key])
+
+
+def _language_model(run: Run) -> dict[str, Any]:
+    """What is said where the backbone comes from; not what this version of Transformers makes of it."""
+    wanted = getattr(run.model, "backbone", None)
+    values = {} if wanted is None else flatten(backbone.values_at_source(wanted))
+    return {f"the backbone's {key}": value for key, value in values.items()}
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A node's own copy of a dataset: made once, whole, and never taken from under a reader."""
 
+import errno
 import hashlib
 import json
 import os
@@ -90,6 +91,15 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(source: Path, 
         staging.stage(source, tmp_path / "node")
     with pytest.raises(DatasetError, match="not a prepared dataset"):
         staging.stage(tmp_path / "nothing", tmp_path / "node")
+
+
+def test_a_disk_without_locks_is_no_place_for_a_copy(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*words: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(staging.fcntl, "flock", refuse)
+    with pytest.raises(DatasetError, match="Function not implemented; choose a disk of this node"):
+        staging.stage(source, tmp_path / "node")
 
 
 def test_a_run_reads_the_copy_and_its_records_name_the_dataset(source: Path, tmp_path: Path):
