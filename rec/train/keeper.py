@@ -19,7 +19,7 @@ from rec.train import random
 from rec.train.background import Background
 from rec.train.checkpoint import Checkpoints, Facts, damage, digest_of, facts_of, require_same
 from rec.train.hold import Hold
-from rec.train.identity import identity, versions
+from rec.train.identity import changes, identity, versions
 from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
 from rec.train.status import Status
@@ -186,7 +186,10 @@ class Keeper:
         if newest is not None:
             if self.run.train.resume == "never":
                 raise CheckpointError(f"train.resume is never, but {folder} has checkpoints; choose another name=...")
-            require_same(json.loads((newest / "state.json").read_text())["identity"], self.identity, newest)
+            state = json.loads((newest / "state.json").read_text())
+            require_same(state["identity"], self.identity, newest)
+            for change in changes(state["run"], to_values(self.run)):
+                tell(change)
         replace_text(folder / "run.yaml", dump(self.run))
         replace_text(folder / "versions.json", json.dumps(versions(), indent=1))
 
