@@ -160,9 +160,9 @@ def how(part: Found) -> str:
 A run trains a model of about 126,000 parameters (a table of 6,000 items, two layers of the backbone at a width of 32)
 with dropout, negatives and all terms of the loss; it saves every 2 steps and evaluates every 4. Undisturbed it takes
 up to {part["longest"]:.1f} s here. One to three kills are drawn for each disturbed run: at any time of the length of
-the run, at a time of its start (of the resume, for the second and third kill), or a random few milliseconds after a save
-has begun its folder, marked it, or renamed it; of one random rank, or of all. After each, the same command is started
-again.
+the run, at a time of its start (of the resume, for the second and third kill), or a random few milliseconds after a
+save has begun its folder, marked it, or renamed it; of one random rank, or of all. After each, the same command is
+started again.
 Ranks are processes forked from one that has done the imports; they meet over TCP, as under a launcher, and are killed
 by their process id.
 
