@@ -18,8 +18,8 @@ def test_the_page_of_reliability_is_what_was_measured() -> None:
 
 def test_nothing_was_lost_in_what_was_measured() -> None:
     found = json.loads(JSON.read_text())
-    assert found["lost"] == 0
-    assert sum(len(trial["kills"]) for trial in found["trials"]) >= 100
+    assert found["kills"]["lost"] == found["matrix"]["lost"] == 0
+    assert sum(len(row["kills"]) for row in found["kills"]["rows"]) >= 100
 
 
 @pytest.mark.parametrize(("name", "lines"), [("checkpoint", ["save", "load"]), ("resume", ["resume"])])

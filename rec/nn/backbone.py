@@ -82,8 +82,8 @@ def require_room(config: Configuration, positions: int) -> None:
     places = getattr(config.get_text_config(), "max_position_embeddings", None)
     if places is not None and positions > places:
         raise ConfigError(
-            f"a window of data.max_items has {positions} vectors but {config.model_type} has only {places} places; "
-            f"set data.max_items to at most {places - 1}"
+            f"a window of data.max_items has {positions} vectors but {config.model_type} has {places} places; set "
+            f"data.max_items to at most {places - 1}"
         )
 
 
@@ -168,8 +168,7 @@ def require_causal(model: nn.Module, config: Configuration) -> None:
     changed_BTH[:, 2] += 1
     mode = model.training
     with torch.no_grad():
-        model.eval()
-        before, after = hidden_states(model, inputs_BTH), hidden_states(model, changed_BTH)
+        before, after = hidden_states(model.eval(), inputs_BTH), hidden_states(model, changed_BTH)
         model.train(mode)
     if not torch.equal(before[:, 0], after[:, 0]):
         raise ConfigError(
