@@ -55,7 +55,8 @@ def train(
                 losses.append(loss)
             sums, stopping = over_ranks(engine, losses, stop.asked or keeper.failed)
             norm = engine.update(run.optim.clip)
-            progress.advance(taken=math.isfinite(norm))
+            overflow = engine.overflows and math.isfinite(sums["loss"])
+            progress.advance(taken=math.isfinite(norm), overflow=overflow)
             report.advance(data.items)
 
             last = progress.step == steps

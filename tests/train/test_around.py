@@ -107,6 +107,16 @@ class TestUpdate:
         assert math.isfinite(step(1.0))
         assert not torch.equal(model.weight, weight)
 
+    def test_an_overflow_is_the_scales_until_the_scale_is_tiny(self):
+        engine, *_ = self._engine(scaled=True)
+        assert not self._engine(scaled=False)[0].overflows
+        seen = []
+        for _ in range(5):
+            engine.backward(engine.model(torch.tensor([torch.inf, 1.0, 1.0])).sum())
+            engine.update(1.0)
+            seen.append(engine.overflows)
+        assert seen == [True, True, True, False, False]  # scales 4, 2, 1, 1/2, 1/4
+
     @pytest.mark.parametrize(("limit", "factor"), [(0.0, 1.0), (0.5, 0.5 / 3**0.5), (9.0, 1.0)])
     def test_gradients_are_scaled_down_to_the_limit(self, limit: float, factor: float):
         engine, _model, optimizer = self._engine(scaled=False)
