@@ -1,6 +1,6 @@
 """Where a run stands: what a checkpoint remembers besides tensors."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rec.config.tree import Eval
 
@@ -25,8 +25,6 @@ class Progress:
     """Steps left out in a row, up to now."""
     rollbacks: int = 0
     """Times that parameters were taken back."""
-    trackers: dict[str, str] = field(default_factory=dict)
-    """Ids of the runs of outside trackers."""
 
     def advance(self, *, taken: bool, overflow: bool = False) -> None:
         """Counts a step, which was taken or left out: the latter in a row, unless it was an overflow of fp16's scale.
