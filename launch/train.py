@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rec.data.feed import Feed
     from rec.models.base import Recommender
     from rec.ranks import Ranks
+    from rec.report import Report
     from rec.train.hold import Hold
+    from rec.train.progress import Progress
     from rec.train.status import Status
     from rec.train.stop import Stop
     from rec.train.strategies.engine import Engine
@@ -118,8 +120,6 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", hold: "Hold", stop: "
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
-    from rec.report import Report
-    from rec.train import trackers
     from rec.train.keeper import Keeper
     from rec.train.loop import train
 
@@ -134,16 +134,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", hold: "Hold", stop: "
         progress = keeper.restore(engine)
         status.running(progress.step)
 
-        outside = trackers.start(run, progress.step + 1, progress.trackers) if ranks.first else []
-        progress.trackers = trackers.identifiers(outside)
-        report = Report(
-            run.folder,
-            steps=run.train.steps,
-            start=progress.step,
-            first=ranks.first,
-            owed=progress.owed,
-            trackers=outside,
-        )
+        report = ranks.together(lambda: reporting(run, progress, first=ranks.first))
         with closing(report):
             report.say(arithmetic)
             if progress.step:
@@ -159,12 +150,24 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", hold: "Hold", stop: "
                 asked=lambda: stop.asked or keeper.failed,
             )
             finished = train(run, engine, feed, validate, keeper, report, stop, progress)
+            ranks.first_only(report.require_written)
     best = "not evaluated"
     if progress.best is not None:
         best = f"best {run.eval.select} {progress.best:.4f} at step {progress.best_step}"
     how = "done" if finished else "stopped and saved; the same command goes on"
     report.say(f"{how}: step {progress.step}, {best}; the run is in {run.folder}")
     return finished
+
+
+def reporting(run: "Run", progress: "Progress", *, first: bool) -> "Report":
+    """What the run says from here on, to its trackers as well: on the first rank."""
+    from rec.report import Report
+    from rec.train import trackers
+
+    outside = trackers.start(run, progress.step, owed=progress.owed) if first else []
+    return Report(
+        run.folder, steps=run.train.steps, start=progress.step, first=first, owed=progress.owed, trackers=outside
+    )
 
 
 def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":

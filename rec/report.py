@@ -56,6 +56,7 @@ class Report:
         """
         self.first, self.trackers = first, trackers
         self.file = folder / "metrics.jsonl"
+        self._error: OSError | None = None
         if first:
             folder.mkdir(parents=True, exist_ok=True)
             _forget(self.file, start, owed=owed)
@@ -106,6 +107,16 @@ class Report:
         if self.first:
             self.bar.write(text, file=sys.stderr)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a measurement could not be written: what is trained after it would have no record."""
+        return self._error is not None
+
+    def require_written(self) -> None:
+        """Raises the OSError, if there was one, for which a measurement is missing."""
+        if self._error is not None:
+            raise self._error
+
     def close(self) -> None:
         self.bar.close()
         for tracker in self.trackers:
@@ -119,10 +130,15 @@ class Report:
             return
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         line = {"step": step, "time": round(time.time(), 3), **dict.fromkeys(values), **finite}
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-        for tracker in self.trackers:
-            tracker.log(finite, step=step)
+        try:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+            for tracker in self.trackers:
+                tracker.log(finite, step=step)
+        except OSError as error:
+            if self._error is None:
+                self.say(f"cannot write measurements: {error.strerror or error}; stopping after this step")
+            self._error = error
 
 
 def peak_memory_gib() -> float:

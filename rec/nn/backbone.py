@@ -61,11 +61,7 @@ def configuration(backbone: Backbone) -> Configuration:
 
 
 def values_at_source(backbone: Backbone) -> dict[str, Any]:
-    """What the source of a backbone, if it has one, says of the language model there, word for word.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
+    """What a backbone's source, if it has one, says of the language model, word for word; ConfigError if nothing."""
     if backbone.source is None:
         return {}
     values: dict[str, Any] = _from_source(PreTrainedConfig.get_config_dict, backbone)[0]
@@ -99,8 +95,8 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
         weights: whether pretrained weights are wanted; false where saved ones are loaded right after.
     """
     if weights and backbone.source is not None and backbone.pretrained:
-        read = AutoModel.from_pretrained
-        model = _from_source(read, backbone, config=config, attn_implementation="sdpa", dtype=torch.float32)
+        given: dict[str, Any] = {"config": config, "attn_implementation": "sdpa", "dtype": torch.float32}
+        model = _from_source(AutoModel.from_pretrained, backbone, **given)
         if getattr(model.config, "quantization_config", None) is not None:
             model = _plain(model, config)
     else:

@@ -53,9 +53,10 @@ def train(
                     loss = engine.model(batch.to(engine.device))
                     engine.backward(spoiling(loss.total) / data.targets)
                 losses.append(loss)
-            sums, stopping = over_ranks(engine, losses, stop.asked or keeper.failed)
+            sums, stopping = over_ranks(engine, losses, stop.asked or keeper.failed or report.failed)
             norm = engine.update(run.optim.clip)
-            progress.advance(taken=math.isfinite(norm))
+            overflow = engine.overflows and math.isfinite(sums["loss"])
+            progress.advance(taken=math.isfinite(norm), overflow=overflow)
             report.advance(data.items)
 
             last = progress.step == steps

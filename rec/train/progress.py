@@ -1,6 +1,6 @@
 """Where a run stands: what a checkpoint remembers besides tensors."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rec.config.tree import Eval
 
@@ -25,17 +25,17 @@ class Progress:
     """Steps left out in a row, up to now."""
     rollbacks: int = 0
     """Times that parameters were taken back."""
-    trackers: dict[str, str] = field(default_factory=dict)
-    """Ids of the runs of outside trackers."""
 
-    def advance(self, *, taken: bool) -> None:
-        """Counts a step, which was taken or left out."""
+    def advance(self, *, taken: bool, overflow: bool = False) -> None:
+        """Counts a step, which was taken or left out: the latter in a row, unless it was an overflow of fp16's scale.
+
+        A finite loss under such a scale ends a row, too: there are only so many until the scale is too small for it.
+        """
         self.step += 1
+        self.skipped += not taken
+        self.row = 0 if taken or overflow else self.row + 1
         if taken:
-            self.changed, self.row = self.step, 0
-        else:
-            self.skipped += 1
-            self.row += 1
+            self.changed = self.step
 
     def roll_back(self, changed: int) -> None:
         """Takes note of parameters taken back to what they were when step `changed` had changed them."""

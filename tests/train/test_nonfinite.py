@@ -190,3 +190,50 @@ def test_a_bad_number_of_the_last_rank_alone_stops_all(mixed: Dataset, tmp_path:
 
     monkeypatch.setattr(Plain, "backward", backward)
     assert start(run, 2) == FAILED
+
+
+class TestUnderFp16sScale:
+    """With a scaler for a CPU, and the gradients of some steps overflowing."""
+
+    def _overflow(self, monkeypatch: Patch, steps: set[int], scale: float) -> None:
+        place, update, calls = Plain._place, Plain.update, iter(range(99))
+
+        def scaled(self: Plain, optim: Any) -> None:
+            place(self, optim)
+            self.scale = torch.amp.GradScaler("cpu", init_scale=scale)
+
+        def overflowing(self: Plain, limit: float) -> float:
+            if next(calls) in steps:
+                self.bare.tables.item.weight.grad[2, 0] = torch.inf
+            return update(self, limit)
+
+        monkeypatch.setattr(Plain, "_place", scaled)
+        monkeypatch.setattr(Plain, "update", overflowing)
+
+    def test_an_overflow_is_counted_quietly_and_what_is_due_then_is_saved(
+        self, mixed: Dataset, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+    ):
+        run = make_run(mixed, tmp_path, train=train(skip_limit=2, save_every=1, keep=9), eval=Eval())
+        self._overflow(monkeypatch, {0, 1, 2, 6}, 2.0**16)
+        assert start(run) == DONE
+        assert skips(run) == [1, 2, 3, 7]
+        assert "left out" not in capsys.readouterr().err
+        assert same(tensors(run, 6), tensors(run, 7))
+
+    def test_a_loss_that_is_not_finite_is_no_overflow(
+        self, mixed: Dataset, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+    ):
+        run = make_run(mixed, tmp_path, train=train(skip_limit=2))
+        self._overflow(monkeypatch, set(), 2.0**16)
+        spoil(monkeypatch, {3, 4})
+        assert start(run) == FAILED
+        assert "step 4 is left out: its loss is not finite" in capsys.readouterr().err
+
+    def test_gradients_that_overflow_under_any_scale_end_the_run(
+        self, mixed: Dataset, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+    ):
+        run = make_run(mixed, tmp_path, train=train(skip_limit=3))
+        self._overflow(monkeypatch, set(range(9)), 4.0)
+        assert start(run) == FAILED
+        assert skips(run) == [1, 2, 3, 4, 5]
+        assert "kindling train: 3 steps in a row left out, up to step 5" in capsys.readouterr().err

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from launch.command import WRONG_INPUT
+from launch.train import execute
+from rec.config.tree import Data
+from rec.data.dataset import Dataset
+from rec.ranks import Ranks
 from rec.report import Report
+from tests.ranks import run_ranks
+from tests.train.runs import make_run, newest, status, train
 
 
 class Tracker:
@@ -117,3 +124,29 @@ class TestReport:
         report.close()
         assert tracker.logged == [(3, {"valid/ndcg@10": 0.25})]
         assert tracker.finished
+
+
+def test_measurements_that_cannot_be_written_end_the_run_with_all_of_it_saved(
+    mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """The disk is full for them from the fourth step on; every rank stops after the same step, with the same code."""
+    data = Data(global_batch=12, micro_batch=2, max_items=6, negatives=5)
+    run = make_run(mixed, tmp_path, data=data, train=train(save_every=100))
+    original = Path.open
+
+    def full(self: Path, mode: str = "r", **options: object) -> object:
+        if self.name == "metrics.jsonl" and mode == "a" and self.is_file() and self.read_text().count("\n") > 3:
+            raise OSError(28, "No space left on device", str(self))
+        return original(self, mode, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", full)
+
+    def act(ranks: Ranks) -> str:
+        with pytest.raises(OSError, match="No space left") as caught:
+            execute(run)
+        return f"{caught.type.__name__} {vars(caught.value)['told']}"
+
+    assert run_ranks(act, 2) == ["OSError False", "OSError True"]
+    assert newest(run) == "step-00000005"  # three lines are of training and one of an evaluation: asked in step 4
+    assert (status(run)["state"], status(run)["step"], status(run)["code"]) == ("failed", 5, WRONG_INPUT)
+    assert capfd.readouterr().err.count("cannot write measurements: No space left on device; stopping") == 1

@@ -19,6 +19,8 @@ from rec.train.pieces import Parts, Piece, share
 
 Precision = Literal["fp32", "bf16", "fp16"]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LEAST_SCALE = 1.0
+"""Of fp16's gradients: what overflows at a smaller one is no work of the scale."""
 
 
 class Engine(ABC):
@@ -70,6 +72,14 @@ class Engine(ABC):
         Returns:
             The norm before scaling, of the gradients of all ranks; the same on every rank.
         """
+
+    @property
+    def overflows(self) -> bool:
+        """Whether a finite loss may have gradients that are not: fp16's scale is still looked for, and was too large.
+
+        Such a step is left out, and nobody's fault: it happens at the start, and whenever a larger scale is tried.
+        """
+        return False
 
     @abstractmethod
     def pieces(self) -> Iterator[Piece]:
@@ -135,6 +145,10 @@ class Plain(Engine):
             self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
+
+    @property
+    def overflows(self) -> bool:
+        return self.scale is not None and self.scale.get_scale() >= LEAST_SCALE
 
     def pieces(self) -> Iterator[Piece]:
         for key, tensor in self.bare.state_dict().items():
