@@ -42,7 +42,7 @@ limit_in() {
     [[ $limit =~ ^[0-9]+$ && $(date +%s) -ge $((limit - $1)) ]]
 }
 
-asked= limit=
+asked='' limit=''
 stop() {
     if [[ $1 == USR1 ]]; then
         limit=$(SLURM_TIME_FORMAT=%s squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) ||
