@@ -64,8 +64,9 @@ while kill -0 "$step" 2>/dev/null; do
         wait "$step" || true # ends when the step does, or at once when a signal comes
     else
         touch "$run/STOP" 2>/dev/null || true # again and again: a run that is still starting takes old files away
-        # Slurm lets the run go on for some more seconds after this, as it does after the limit.
-        if [[ $asked == USR1 && $(status state) == @(running|stopped) ]] && limit_in 30 && progressed; then
+        # Slurm lets the run go on for some more seconds after this, as it does after the limit. The state is read last:
+        # a run may end, and save, between two looks.
+        if [[ $asked == USR1 ]] && limit_in 30 && progressed && [[ $(status state) == @(running|stopped) ]]; then
             queue_again
             wait "$step" || true
             rm -f "$run/STOP"

@@ -147,7 +147,7 @@ def test_a_run_has_its_time_to_stop_before_it_is_queued_again(tmp_path: Path):
     job.ends_in(300)
     training = 'say running 50; asked; sleep 2; grep -s scontrol "$FAKES/calls" && exit 1; say stopped 60'
     assert _asked_to_stop(job, f"{WORKS} {training}") == 0
-    assert (job.run / "logs/requeued-1234567").read_text() == "60\n"
+    assert (job.run / "logs/requeued-1234567").read_text() == "60"
 
 
 @pytest.mark.parametrize("state", ["failed", "done"])
