@@ -1,4 +1,4 @@
-"""A job without Slurm: `srun`, `torchrun` and `scontrol` that write down how they were called, and a run that obeys."""
+"""A job without Slurm: its commands write down how they were called, and a run obeys."""
 
 import os
 import shlex
@@ -22,6 +22,9 @@ TORCHRUN = f"""{RECORD}
 env | grep -E '^(OMP_NUM_THREADS|TORCH_|SLURM_NTASKS|SLURM_GPUS_PER_TASK)' | sort >"$FAKES/environment"
 cd "$FAKES/run" && source "$FAKES/training.sh"
 """
+# A requeue ends everything in the job, the script that asked for it too.
+SCONTROL = f'{RECORD}\nkill -TERM "$PPID"\n'
+SQUEUE = '#!/usr/bin/env bash\ncat "$FAKES/limit"\n'
 
 
 @dataclass
@@ -35,9 +38,18 @@ class Job:
         self.run = self.folder / "run"
         self.run.mkdir(exist_ok=True)
         (self.folder / "config.yaml").write_text("dataset: data\nmodel: {kind: soft_token}\n")
-        for name, text in {"srun": SRUN, "torchrun": TORCHRUN, "scontrol": RECORD}.items():
-            (self.folder / name).write_text(text)
-            (self.folder / name).chmod(0o755)
+        self.ends_in(None)
+        for name, text in {"srun": SRUN, "torchrun": TORCHRUN, "scontrol": SCONTROL, "squeue": SQUEUE}.items():
+            self.command(name, text)
+
+    def command(self, name: str, text: str) -> None:
+        """Puts a command before those of the machine."""
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
+    def ends_in(self, seconds: int | None) -> None:
+        """Sets the time limit of the job."""
+        (self.folder / "limit").write_text("NONE\n" if seconds is None else f"{int(time.time()) + seconds}\n")
 
     @property
     def calls(self) -> list[str]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs Slurm and munge from Debian's packages; nothing is started. Root only.
 set -euo pipefail
-if [[ -x /usr/sbin/slurmctld && -x /usr/sbin/munged ]]; then
+if [[ -x /usr/sbin/slurmctld && -x /usr/sbin/slurmd && -x /usr/sbin/munged && -x /usr/bin/sbatch ]]; then
     exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive

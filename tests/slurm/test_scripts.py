@@ -26,6 +26,16 @@ say running 0
 WAITS = f"{WORKS} asked; say stopped 40"
 
 
+def _asked_to_stop(job: Job, training: str) -> int:
+    """The exit code of a job to which its time limit is announced as soon as the run is there."""
+    (job.run / "status.json").unlink(missing_ok=True)
+    process = job.start(training)
+    until((job.run / "status.json").is_file)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    return process.returncode
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_is_sound(script: Path):
     linter = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
@@ -86,9 +96,9 @@ def test_a_run_that_takes_the_stop_file_away_while_it_starts_is_asked_again(tmp_
 
 
 def test_near_the_time_limit_the_job_is_queued_again_as_long_as_it_gets_further(tmp_path: Path):
-    job = Job(tmp_path)
     outcomes = []
-    for step in (40, 40, 70):
+    for restart, step in enumerate((40, 40, 70)):
+        job = Job(tmp_path, {"SLURM_RESTART_COUNT": str(restart)})
         (job.run / "status.json").unlink(missing_ok=True)
         (tmp_path / "calls").unlink(missing_ok=True)
         process = job.start(WAITS.replace("stopped 40", f"stopped {step}"))
@@ -109,6 +119,67 @@ def test_a_run_that_was_stopped_for_another_reason_is_not_queued_again(tmp_path:
     said = process.communicate(timeout=30)[1]
     assert (process.returncode, "saved at step 40" in said) == (3, True)
     assert not [call for call in job.calls if call.startswith("scontrol")]
+
+
+def test_a_number_of_a_job_that_comes_again_brings_nothing_along(tmp_path: Path):
+    job = Job(tmp_path)
+    (job.run / "logs").mkdir()
+    (job.run / "logs/requeued-1234567").write_text("80\n")
+    assert _asked_to_stop(job, WAITS) == 0
+    assert job.calls[-1] == "scontrol requeue 1234567"
+
+
+def test_a_run_that_does_not_stop_in_time_is_queued_again_if_it_got_further(tmp_path: Path):
+    """Its last checkpoint counts; the requeue ends the run, and must not ask the next start to stop."""
+    codes, requeues = [], []
+    for restart in range(2):
+        job = Job(tmp_path, {"SLURM_RESTART_COUNT": str(restart)})
+        job.ends_in(20)
+        (tmp_path / "calls").unlink(missing_ok=True)
+        codes.append(_asked_to_stop(job, f"{WORKS} say running 50; asked; sleep 3"))
+        requeues.append(job.calls.count("scontrol requeue 1234567"))
+        assert not (job.run / "STOP").exists()
+    assert (codes, requeues) == ([0, 1], [1, 0])
+
+
+def test_a_run_has_its_time_to_stop_before_it_is_queued_again(tmp_path: Path):
+    job = Job(tmp_path)
+    job.ends_in(300)
+    training = 'say running 50; asked; sleep 2; grep -s scontrol "$FAKES/calls" && exit 1; say stopped 60'
+    assert _asked_to_stop(job, f"{WORKS} {training}") == 0
+    assert (job.run / "logs/requeued-1234567").read_text() == "60"
+
+
+@pytest.mark.parametrize("state", ["failed", "done"])
+def test_a_run_that_ended_is_not_queued_again_while_its_launcher_lingers(tmp_path: Path, state: str):
+    job = Job(tmp_path)
+    job.ends_in(20)
+    assert _asked_to_stop(job, f"{WORKS} asked; say {state} 50; sleep 2") == (state == "failed")
+    assert not [call for call in job.calls if call.startswith("scontrol")]
+
+
+@pytest.mark.parametrize(("left", "requeues", "code"), [(0, 1, 0), (100, 0, 3), (None, 0, 3)])
+def test_after_the_announced_limit_the_limit_itself_is_no_new_reason_but_scancel_is(
+    tmp_path: Path, left: int | None, requeues: int, code: int
+):
+    job = Job(tmp_path)
+    job.ends_in(left)
+    process = job.start(f"{WORKS} asked; touch seen; until [[ -f limit ]]; do sleep 0.05; done; say stopped 40")
+    until((job.run / "status.json").is_file)
+    process.send_signal(signal.SIGUSR1)
+    until((job.run / "seen").is_file)
+    process.send_signal(signal.SIGTERM)
+    (job.run / "STOP").unlink()
+    until((job.run / "STOP").is_file)
+    (job.run / "limit").touch()
+    process.communicate(timeout=30)
+    assert (process.returncode, job.calls.count("scontrol requeue 1234567")) == (code, requeues)
+
+
+def test_a_disk_on_which_nothing_can_be_written_ends_no_run(tmp_path: Path):
+    job = Job(tmp_path)
+    job.command("touch", "#!/usr/bin/env bash\necho no room >&2\nexit 1\n")
+    assert _asked_to_stop(job, f"{WORKS} sleep 3; say done 90") == 0
 
 
 @pytest.mark.parametrize(
