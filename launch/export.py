@@ -15,7 +15,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--out", type=Path, required=True, help="folder to be made; it must not exist")
-    parser.add_argument("--checkpoint", default="best", help="best, latest, or a number of steps (default best)")
+    parser.add_argument(
+        "--checkpoint", help="best, latest, or a number of steps (default: best, or latest where none was evaluated)"
+    )
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the weights (default fp32)")
     return parser.parse_args()
 
@@ -56,10 +58,12 @@ def main() -> int:
     return DONE
 
 
-def chosen(checkpoints: Path, which: str) -> Path:
+def chosen(checkpoints: Path, which: str | None) -> Path:
     """The folder of a checkpoint, by its pointer or its number of steps."""
     if not checkpoints.is_dir():
         raise CheckpointError(f"{checkpoints.parent} is not the folder of a run; give one that has been trained")
+    if which is None:
+        which = "best" if (checkpoints / "best").is_file() else "latest"
     name = f"step-{int(which):08d}" if which.isdigit() else None
     if which in ("best", "latest") and (checkpoints / which).is_file():
         name = (checkpoints / which).read_text().strip()
