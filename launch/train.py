@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rec.models.base import Recommender
     from rec.ranks import Ranks
     from rec.report import Report
-    from rec.train.hold import Hold
     from rec.train.progress import Progress
     from rec.train.status import Status
     from rec.train.stop import Stop
@@ -80,14 +79,14 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
             return execute(run, strategy, stage, stop)
     ranks = world.from_environment()
     world.join(ranks, run.train.hang_after)
-    with Hold(run.folder, ranks) as hold:
-        code = outcome(run, strategy, stage, ranks, hold, stop)
+    with Hold(run.folder, ranks):
+        code = outcome(run, strategy, stage, ranks, stop)
         ranks.gather(None)  # a launcher ends the others as soon as the first has left with another code than 0
     world.leave()
     return code
 
 
-def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks", hold: "Hold", stop: "Stop") -> int:
+def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks", stop: "Stop") -> int:
     """The exit code of a run that no other job has; RUN/status.json says the same."""
     from launch.strategy import asked
     from rec import ranks as world
@@ -103,7 +102,7 @@ def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks"
         chosen = ranks.together(lambda: asked(strategy, ranks, run))
         require_agreement(ranks, {**facts(run, dataset), "--strategy": chosen})
         engine = ranks.together(lambda: build(chosen, run, ranks))
-        finished = work(run, dataset, engine, hold, stop, status)
+        finished = work(run, dataset, engine, stop, status)
     except NotFinite as error:
         status.end("failed", FAILED)
         print(f"kindling train: {error}", file=sys.stderr)
@@ -116,7 +115,7 @@ def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks"
     return code
 
 
-def work(run: "Run", dataset: "Dataset", engine: "Engine", hold: "Hold", stop: "Stop", status: "Status") -> bool:
+def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status: "Status") -> bool:
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
@@ -127,7 +126,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", hold: "Hold", stop: "
     feed = ranks.together(
         lambda: Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
     )
-    with closing(feed), Keeper(run, dataset, ranks, hold, status) as keeper:
+    with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
         model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
         arithmetic = describe(run, engine.name, model, feed)
         engine.prepare(model, run.optim)

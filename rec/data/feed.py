@@ -88,7 +88,7 @@ def check_batches(data: Data, world: int) -> None:
         remedy = (
             f"set data.micro_batch to {' or '.join(map(str, nearest))}"
             if nearest
-            else f"set data.global_batch to a multiple of {world}"
+            else f"set data.global_batch to a multiple of {data.micro_batch * world}"
         )
         raise ConfigError(
             f"data.global_batch ({data.global_batch}) is not a multiple of data.micro_batch ({data.micro_batch}) "

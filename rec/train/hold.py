@@ -24,7 +24,7 @@ class Hold:
         """
         self.folder, self._made = folder, False
         self._lock: IO[str] | None = None
-        ranks.first_only(self.take)
+        ranks.first_only(self._take)
 
     def __enter__(self) -> Self:
         return self
@@ -40,10 +40,7 @@ class Hold:
                 self.folder.rmdir()
         self._lock.close()
 
-    def take(self) -> None:
-        """Has the folder. On the first rank only."""
-        if self._lock is not None:
-            return
+    def _take(self) -> None:
         self._made = not self.folder.exists()
         self._lock = lock(self.folder / "lock", patience=PATIENCE)
         if self._lock is None:

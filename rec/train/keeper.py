@@ -18,7 +18,6 @@ from rec.ranks import Ranks, beside
 from rec.train import random
 from rec.train.background import Background
 from rec.train.checkpoint import Checkpoints, Facts, damage, digest_of, facts_of, require_same
-from rec.train.hold import Hold
 from rec.train.identity import changes, identity, versions
 from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
@@ -36,12 +35,11 @@ class Keeper:
     happens beside training, in a thread in which the ranks talk over a group of their own.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, hold: Hold, status: Status) -> None:
-        self.run, self.dataset, self.ranks, self.hold, self.status = run, dataset, ranks, hold, status
-        self.identity = identity(run, dataset)
+    def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, status: Status) -> None:
+        self.run, self.dataset, self.ranks, self.status = run, dataset, ranks, status
+        self.identity = ranks.together(lambda: identity(run, dataset))
         self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every)
-        ranks.first_only(hold.take)
-        status.running()  # the folder is there now
+        status.running()
         require_shared(run.folder, ranks)
         self.newest = self.checkpoints.newest(tell, ranks)
         ranks.first_only(self._begin)

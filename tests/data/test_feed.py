@@ -309,7 +309,7 @@ class TestFeed:
                 r"12\) is not a .* \(4\) times 2 .*micro_batch to 2 or 3 or 6",
             ),
             (Data(global_batch=12, micro_batch=12), 4, "micro_batch to 1 or 3"),
-            (Data(global_batch=10, micro_batch=5), 3, r"set data\.global_batch to a multiple of 3"),
+            (Data(global_batch=10, micro_batch=5), 3, r"set data\.global_batch to a multiple of 15"),
         ],
     )
     def test_a_batch_that_cannot_be_shared_out_names_what_can(self, data: Data, world: int, told: str):

@@ -61,7 +61,7 @@ def test_without_a_gpu_the_plan_is_for_this_machine(kindling_plan, monkeypatch: 
         (["--gpus", "8", "--memory", "80MB"], "--memory is '80MB'"),
         (["--gpus", "0", "--memory", "80GB"], "--gpus is 0; give a positive number"),
         (["--gpus", "8"], "say it with --memory"),
-        (["--gpus", "7", "--memory", "80GB"], "set data.global_batch to a multiple of 7"),
+        (["--gpus", "7", "--memory", "80GB"], "set data.global_batch to a multiple of 21"),
         (["--gpus", "2", "--memory", "80GB", "--tflops", "-1"], "--tflops is -1.0"),
         (["--users", "0"], "--users is 0"),
         (["--interactions", "100"], "leave nothing to train on"),

@@ -1,5 +1,6 @@
 """How a model, its gradients and its moments lie on the ranks. The loop is the same for all; a launch chooses one."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -50,6 +51,9 @@ def build(strategy: Strategy, run: Run, ranks: Ranks) -> Engine:
             from rec.train.strategies.settings import fill
 
             settings = fill(strategy.deepspeed, run, ranks.world)
+            replaced = [section for section in ("optimizer", "scheduler") if section in strategy.deepspeed]
+            if replaced and ranks.first:
+                print(f"in place of the DeepSpeed file's {' and '.join(replaced)}: the run's optim.*", file=sys.stderr)
             device_for_deepspeed(ranks)
             try:
                 from rec.train.strategies.zero import Zero
