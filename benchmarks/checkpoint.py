@@ -52,7 +52,7 @@ def main() -> None:
         run = a_run(Path(folder), sizes)
         ranks, dataset = Ranks(), Dataset.open(run.dataset)
         status = Status(run.folder, steps=run.train.steps, first=True)
-        with Hold(run.folder, ranks) as hold, Keeper(run, dataset, ranks, hold, status) as keeper:
+        with Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
             engine = build(asked("single", ranks, run), run, ranks)
             engine.prepare(made(run, dataset, fresh=True), run.optim)
             megabytes = sum(value.nbytes for value in contents(engine).values()) / 1e6

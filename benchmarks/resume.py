@@ -70,7 +70,7 @@ def saved_after(run: Run, name: str, step: int) -> tuple[Run, int]:
     """A run with a checkpoint that says so many steps are done; to load it costs what it would after real ones."""
     run, ranks = replace(run, name=name), Ranks()
     status, dataset = Status(run.folder, steps=run.train.steps, first=True), Dataset.open(run.dataset)
-    with Hold(run.folder, ranks) as hold, Keeper(run, dataset, ranks, hold, status) as keeper:
+    with Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
         engine = build(asked("single", ranks, run), run, ranks)
         engine.prepare(made(run, dataset, fresh=True), run.optim)
         keeper.save(engine, Progress(step=step), best=False)
