@@ -78,8 +78,8 @@ def require_room(config: Configuration, positions: int) -> None:
     places = getattr(config.get_text_config(), "max_position_embeddings", None)
     if places is not None and positions > places:
         raise ConfigError(
-            f"a window of data.max_items has {positions} vectors but {config.model_type} has {places} places; set "
-            f"data.max_items to at most {places - 1}"
+            f"a window of data.max_items has {positions} vectors but {config.model_type} has only {places} places; "
+            f"set data.max_items to at most {places - 1}"
         )
 
 
