@@ -27,6 +27,7 @@ from launch.train import execute, made
 from rec.config.tree import LossWeights, Run
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
+from rec.models import view
 from rec.ranks import Ranks
 from rec.train import loop, trackers  # noqa: F401  (paid for before the fork)
 from rec.train.hold import Hold
@@ -61,7 +62,7 @@ def quick(run: Run) -> Run:
 
 
 def steps_of_an_epoch(run: Run) -> int:
-    feed = Feed(Dataset.open(run.dataset), run.data, predict_first=False, seed=run.seed, ranks=Ranks())
+    feed = Feed(view(run, Dataset.open(run.dataset)), run.data, seed=run.seed, ranks=Ranks())
     feed.close()
     return feed.windows // run.data.global_batch
 

@@ -119,13 +119,12 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
+    from rec.models import view
     from rec.train.keeper import Keeper
     from rec.train.loop import train
 
     ranks = engine.ranks
-    feed = ranks.together(
-        lambda: Feed(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed, ranks=ranks)
-    )
+    feed = ranks.together(lambda: Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks))
     with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
         model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
         arithmetic = describe(run, engine.name, model, feed)
@@ -203,11 +202,11 @@ def describe(run: "Run", strategy: str, model: "Recommender", feed: "Feed") -> s
     """The arithmetic of a run, before its first step."""
     everything = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    windows, batch, world = feed.windows, run.data.global_batch, feed.ranks.world
+    dataset, windows, batch, world = feed.view.dataset, feed.windows, run.data.global_batch, feed.ranks.world
     accumulated = batch // (run.data.micro_batch * world)
     lines = [
-        f"{run.name}: {feed.dataset.users:,} users, {feed.dataset.items:,} items, split {feed.dataset.split_name}, "
-        f"dataset {feed.dataset.fingerprint[:12]}",
+        f"{run.name}: {dataset.users:,} users, {dataset.items:,} items, split {dataset.split_name}, "
+        f"dataset {dataset.fingerprint[:12]}",
         f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.targets:,} targets",
         f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes "
         f"({strategy}); {run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",

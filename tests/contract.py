@@ -15,7 +15,7 @@ from rec.config.tree import Data, Eval, Optim, SoftToken, Train
 from rec.data.dataset import Dataset, ragged
 from rec.models.base import Loss, Recommender
 from tests.eval.tiny import leave_one_out, write
-from tests.small import a_run, batch_of, make, padded, queries, rows_of
+from tests.small import a_run, batch_of, make, padded, queries
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -73,7 +73,7 @@ class RecommenderContract:
         total.total.backward()
         parts, start = [], 0
         for size in cut:
-            part = pieces(rows_of(batch, list(range(start, start + size))))
+            part = pieces(batch.take(list(range(start, start + size))))
             part.total.backward()
             parts.append(part)
             start += size
@@ -84,7 +84,7 @@ class RecommenderContract:
 
     def test_the_order_of_a_batch_changes_nothing(self, mixed: Dataset):
         model, batch = self.model(mixed), self.batch(mixed)
-        _same(model(batch), model(rows_of(batch, [5, 2, 7, 0, 1, 6, 3, 4])))
+        _same(model(batch), model(batch.take([5, 2, 7, 0, 1, 6, 3, 4])))
 
     def test_the_scores_of_a_query_do_not_hang_on_its_neighbours(self, mixed: Dataset):
         model = self.model(mixed).eval()

@@ -10,6 +10,7 @@ from rec.config.tree import Backbone, Data, Eval, LossWeights, Optim, Run, SoftT
 from rec.data.batch import Queries, Sequences
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
+from rec.data.views import NextItems
 from rec.models import build
 from rec.models.base import Recommender
 from rec.ranks import Ranks
@@ -66,7 +67,7 @@ def batch_of(dataset: Dataset, step: int = 0, *, predict_first: bool = False, **
     """The one micro-batch of a step."""
     size = data.pop("size", 8)
     settings = Data(global_batch=size, micro_batch=size, prefetch=0, **{"max_items": 6, "negatives": 4, **data})
-    feed = Feed(dataset, settings, predict_first=predict_first, seed=1, ranks=Ranks())
+    feed = Feed(NextItems(dataset, settings, predict_first=predict_first, seed=1), settings, seed=1, ranks=Ranks())
     try:
         return feed.step(step).batches[0]
     finally:
@@ -76,19 +77,14 @@ def batch_of(dataset: Dataset, step: int = 0, *, predict_first: bool = False, **
 def padded(batch: Sequences, more: int) -> Sequences:
     """The same windows with `more` columns of padding."""
     empty = torch.zeros(len(batch.user_B), more, dtype=torch.int64)
-    return batch._replace(
-        items_BT=torch.cat([batch.items_BT, empty], 1), targets_BT=torch.cat([batch.targets_BT, empty], 1)
-    )
-
-
-def rows_of(batch: Sequences, rows: list[int]) -> Sequences:
-    """Some windows of a batch, in the order given."""
-    return Sequences(*(tensor[rows] for tensor in batch))
+    names = ("items_BT", "times_BT", "targets_BT")
+    return batch._replace(**{name: torch.cat([getattr(batch, name), empty], 1) for name in names})
 
 
 def queries(users: list[int], histories: list[list[int]], width: int | None = None) -> Queries:
     width = width or max([1, *map(len, histories)])
-    return Queries(torch.tensor(users), torch.tensor([history + [0] * (width - len(history)) for history in histories]))
+    history_BT = torch.tensor([history + [0] * (width - len(history)) for history in histories])
+    return Queries(torch.tensor(users), history_BT, torch.zeros_like(history_BT))
 
 
 def saved_tensors(run: Run, step: int) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ Shape letters, used as suffixes here and in `rec.models`:
 
     B users in a micro-batch     T positions in time      K negatives of a user     C candidates, items + 1
     D width of the tables        H width of the backbone  N scored positions of a batch, flattened
+    S users of a whole step
 
 Users and items are dataset rows; 0 is padding, and the user nobody knows.
 """
@@ -23,6 +24,8 @@ class Sequences(NamedTuple):
     """int64 user rows."""
     items_BT: Tensor
     """int64 item rows, the input; T differs from batch to batch."""
+    times_BT: Tensor
+    """int64 milliseconds since 1970 of the inputs; 0 for padding, and where the log has no times."""
     targets_BT: Tensor
     """int64 item rows, `items_BT` one step ahead; `PADDING` where there is nothing to predict."""
     first_B: Tensor
@@ -33,9 +36,18 @@ class Sequences(NamedTuple):
     """float32 log probability of each negative under the distribution it was drawn from."""
     key_B: Tensor
     """int64 random keys, a function of (seed, step, window): all randomness inside a model hangs on them."""
+    step_users_S: Tensor
+    """int64 rows of the users of the whole step, over all ranks, each once: whose edges no graph may show in it."""
+    step_key: Tensor
+    """int64 (), a function of (seed, step): the randomness that the windows of a step share."""
 
     def to(self, device: torch.device) -> "Sequences":
         return Sequences(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def take(self, rows: list[int]) -> "Sequences":
+        """Some windows of the batch, in the order given; what belongs to the whole step stays whole."""
+        mine = {name: tensor[rows] for name, tensor in self._asdict().items() if not name.startswith("step_")}
+        return self._replace(**mine)
 
 
 class Queries(NamedTuple):
@@ -45,6 +57,8 @@ class Queries(NamedTuple):
     """int64 user rows; 0 is a person never seen in training."""
     history_BT: Tensor
     """int64 item rows, oldest first."""
+    times_BT: Tensor
+    """int64 milliseconds since 1970 of the history; 0 for padding, and where no times are known."""
 
     def to(self, device: torch.device) -> "Queries":
         return Queries(*(tensor.to(device, non_blocking=True) for tensor in self))

@@ -8,12 +8,9 @@ import numpy as np
 
 from rec.config.tree import Data
 from rec.data.batch import Sequences
-from rec.data.dataset import Dataset
-from rec.data.keys import keys
-from rec.data.negatives import Negatives
 from rec.data.order import deal, order_of_epoch, places_of_step
-from rec.data.views import next_items
-from rec.data.windows import Windows, cut
+from rec.data.views import View
+from rec.data.windows import Windows
 from rec.errors import ConfigError, DatasetError
 from rec.ranks import Ranks
 
@@ -31,19 +28,17 @@ class Step(NamedTuple):
 class Feed:
     """The training data as a function of the step. Steps may be asked for in any order, at the same cost."""
 
-    def __init__(self, dataset: Dataset, data: Data, *, predict_first: bool, seed: int, ranks: Ranks) -> None:
+    def __init__(self, view: View, data: Data, *, seed: int, ranks: Ranks) -> None:
         check_batches(data, ranks.world)
-        self.dataset, self.data, self.seed, self.ranks = dataset, data, seed, ranks
-        self.predict_first = predict_first
+        self.view, self.data, self.seed, self.ranks = view, data, seed, ranks
         self.epoch = lru_cache(maxsize=2)(self._epoch)  # a step touches two at most, unless the data is tiny
         first_epoch = self.epoch(0)
         self.windows, self.targets = len(first_epoch.user), first_epoch.targets
         """Windows, and scored positions, of an epoch: of every epoch."""
         if not self.targets:
             raise DatasetError(
-                f"{dataset.root} has no user with two training interactions; nothing can be learnt from it"
+                f"{view.dataset.root} has no user with two training interactions; nothing can be learnt from it"
             )
-        self.negatives = Negatives(dataset, data.negative_sampling)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
         self._ahead: dict[int, Future[Step]] = {}
 
@@ -62,21 +57,18 @@ class Feed:
 
     def _epoch(self, epoch: int) -> Windows:
         """The windows of an epoch in the order in which they are read."""
-        seed, batch = self.seed, self.data.global_batch
-        windows = cut(self.dataset, self.data.max_items, predict_first=self.predict_first, seed=seed, epoch=epoch)
-        return windows.take(order_of_epoch(windows.length, seed=seed, epoch=epoch, global_batch=batch))
+        windows = self.view.epoch(epoch)
+        return windows.take(
+            order_of_epoch(windows.length, seed=self.seed, epoch=epoch, global_batch=self.data.global_batch)
+        )
 
     def _make(self, k: int) -> Step:
         places = places_of_step(k, windows=self.windows, global_batch=self.data.global_batch)
         parts = [self.epoch(epoch).take(within) for epoch, within in places]
         step = Windows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         mine = deal(step.length, micro_batch=self.data.micro_batch, rank=self.ranks.rank, world=self.ranks.world)
-        batches = [self._batch(k, step.take(rows)) for rows in mine]
+        batches = [self.view.batch(k, step.take(rows), step) for rows in mine]
         return Step(batches, targets=step.targets, items=int(step.length.sum()))
-
-    def _batch(self, k: int, windows: Windows) -> Sequences:
-        key_B = keys(self.seed, k, windows.number)
-        return next_items(self.dataset, windows, key_B, self.negatives, self.data.negatives)
 
 
 def check_batches(data: Data, world: int) -> None:

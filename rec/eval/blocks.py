@@ -76,7 +76,11 @@ def assemble(
     begin, bounds = dataset.offsets[users], dataset.bounds[users].astype(np.int64)
     lengths = bounds[:, VALID_START if split == "valid" else TEST_START]
     shown = np.minimum(lengths, max_items)
-    history_BT = _padded(*_ragged(dataset, begin + lengths - shown, shown), len(users), least=1)
+    recent = begin + lengths - shown
+    history_BT = _padded(*_ragged(dataset, recent, shown), len(users), least=1)
+    times_BT = torch.zeros_like(history_BT)
+    if dataset.has_times:
+        times_BT = _padded(*_ragged(dataset, recent, shown, dataset.times), len(users), least=1)
     seen = _once(*_ragged(dataset, begin, lengths), dataset.items)
     if not filter_seen:
         seen = (seen[0][:0], seen[1][:0])
@@ -90,7 +94,7 @@ def assemble(
     known = np.where(bounds[:, TRAIN_STOP] > 0, users, 0)
     return Block(
         users,
-        Queries(torch.from_numpy(known), history_BT),
+        Queries(torch.from_numpy(known), history_BT, times_BT),
         Pool(
             targets_BM,
             (targets_BM > 0) & (hidden_BM == 0),
@@ -103,11 +107,13 @@ def assemble(
     )
 
 
-def _ragged(dataset: Dataset, begin: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Ranges of stored positions -> (the range of each, its item row), flat and in order."""
+def _ragged(
+    dataset: Dataset, begin: IntArray, lengths: IntArray, values: IntArray | None = None
+) -> tuple[IntArray, IntArray]:
+    """Ranges of stored positions -> (the range of each, its item row or another value), flat and in order."""
     rows = np.repeat(np.arange(len(begin)), lengths)
     positions = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + begin[rows]
-    return rows, dataset.item_rows[positions].astype(np.int64)
+    return rows, (dataset.item_rows if values is None else values)[positions].astype(np.int64)
 
 
 def _key(rows: IntArray, items: IntArray, catalogue: int) -> IntArray:

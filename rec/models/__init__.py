@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from rec.config.tree import Run
 from rec.config.tree import SoftToken as SoftTokenConfig
+from rec.data.dataset import Dataset
+from rec.data.views import NextItems, View
 from rec.errors import ConfigError
 from rec.models.base import Recommender
 from rec.models.soft_token import SoftToken
@@ -31,6 +34,11 @@ def build(
             model = SoftToken(config, users=users, items=items, saved=saved, weights=weights)
     _freeze(model, config.freeze)
     return model
+
+
+def view(run: Run, dataset: Dataset) -> View:
+    """What the run's recommender sees of the dataset in training."""
+    return NextItems(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed)
 
 
 def _freeze(model: Recommender, patterns: Sequence[str]) -> None:

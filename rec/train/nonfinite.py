@@ -35,7 +35,7 @@ def what_is_not_finite(
 ) -> str:
     """Which of the step's values, and the users of the micro-batches concerned: of all where each loss is finite."""
     ill = {place for place, loss in enumerate(losses) if not torch.isfinite(loss.total)}
-    ids = feed.dataset.user_ids
+    ids = feed.view.dataset.user_ids
     mine = [(place in ill, ids[user]) for place, batch in enumerate(batches) for user in batch.user_B.tolist()]
     found = [suspect for some in engine.ranks.gather(mine) for suspect in some]
     users = list(dict.fromkeys([user for is_ill, user in found if is_ill] or [user for _, user in found]))

@@ -18,7 +18,7 @@ from rec.data.feed import Feed, check_batches
 from rec.data.keys import keys, mix, uniform
 from rec.data.negatives import Negatives
 from rec.data.order import SPREAD, deal, order_of_epoch, places_of_step
-from rec.data.views import histories, queries
+from rec.data.views import NextItems, histories, queries
 from rec.data.windows import cut
 from rec.errors import ConfigError, DatasetError
 from rec.ranks import Ranks
@@ -224,7 +224,8 @@ def feeds() -> Iterator[Any]:
     def make(dataset: Dataset, ranks: Ranks | None = None, **options: Any) -> Feed:
         predict_first = options.pop("predict_first", True)
         data = Data(**{"global_batch": 12, "micro_batch": 2, "max_items": 4, "negatives": 3, **options})
-        opened.append(Feed(dataset, data, predict_first=predict_first, seed=5, ranks=ranks or Ranks()))
+        view = NextItems(dataset, data, predict_first=predict_first, seed=5)
+        opened.append(Feed(view, data, seed=5, ranks=ranks or Ranks()))
         return opened[-1]
 
     yield make
@@ -285,9 +286,33 @@ class TestFeed:
         for step in (6, 0, 3, 3, 4, 7, 1):
             assert _rows(other.step(step).batches) == expected[step]
 
+    def test_every_rank_knows_the_users_of_the_whole_step_and_one_key(self, mixed: Dataset, feeds: Any):
+        alone, first, second = feeds(mixed), feeds(mixed, Ranks(0, 2, 0)), feeds(mixed, Ranks(1, 2, 1))
+        keys = set()
+        for step in range(4):
+            whole = alone.step(step).batches
+            users = sorted({user for batch in whole for user in batch.user_B.tolist()})
+            dealt = [*whole, *first.step(step).batches, *second.step(step).batches]
+            assert all(batch.step_users_S.tolist() == users for batch in dealt)
+            assert len({int(batch.step_key) for batch in dealt}) == 1
+            keys.add(int(whole[0].step_key))
+        assert len(keys) == 4
+
+    def test_times_stand_beside_the_items(self, feeds: Any, tmp_path: Path):
+        timed = write(tmp_path / "timed", [[3, 1, 2, 4, 5], [2, 5, 4]], 5, times=[[10, 20, 20, 40, 50], [7, 8, 9]])
+        (batch,) = feeds(timed, global_batch=2, max_items=5).step(0).batches
+        times = dict(zip(batch.user_B.tolist(), batch.times_BT.tolist(), strict=True))
+        assert times == {1: [10, 20], 2: [0, 0]}  # the last item is a target only, as are the held-out two
+        assert queries(timed, np.array([1]), "test", 3).times_BT.tolist() == [[20, 20, 40]]
+
+    def test_where_a_log_has_no_times_they_are_zero(self, mixed: Dataset, feeds: Any):
+        assert all(not batch.times_BT.any() for batch in feeds(mixed).step(1).batches)
+
     def test_targets_are_the_inputs_one_step_ahead(self, mixed: Dataset, feeds: Any):
         for batch in feeds(mixed).step(0).batches:
-            for user, items, targets in zip(*(tensor.tolist() for tensor in batch[:3]), strict=True):
+            for user, items, targets in zip(
+                *(tensor.tolist() for tensor in (batch.user_B, batch.items_BT, batch.targets_BT)), strict=True
+            ):
                 read, wanted = [i for i in items if i], [t for t in targets if t]
                 assert len(read) == len(wanted)
                 assert items == read + [0] * (len(items) - len(read))  # padding stands on the right

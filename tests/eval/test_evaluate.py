@@ -21,6 +21,7 @@ from rec.models.base import Score
 from rec.ranks import Ranks
 from tests.eval import tiny
 from tests.ranks import run_ranks
+from tests.small import queries
 
 CPU = torch.device("cpu")
 ALL = tuple(f"{name}@{cutoff}" for name in METRICS for cutoff in (1, 5, 10))
@@ -65,7 +66,7 @@ def slow(score: Score, dataset: Dataset, split: str, metric: str, filter_seen: b
         targets = set(dataset.targets(user, split).tolist())  # type: ignore[arg-type]
         known = user if len(dataset.train_items(user)) else 0
         shown = torch.tensor([history[-5:] or [0]])
-        scores = score(Queries(torch.tensor([known]), shown))[0].tolist()
+        scores = score(Queries(torch.tensor([known]), shown, torch.zeros_like(shown)))[0].tolist()
         among = [item for item in range(1, dataset.items + 1) if not (filter_seen and item in history)]
         order = sorted(among, key=lambda item: (-scores[item], item in targets))[: int(cutoff)]
         gains = [int(item in targets) for item in order]
@@ -267,7 +268,7 @@ def test_exposure_is_that_of_the_lists(dataset: Dataset) -> None:
     for user in dataset.queries("test").tolist():
         known = user if len(dataset.train_items(user)) else 0
         history = dataset.history(user, "test").tolist()
-        scores = hashed(30)(Queries(torch.tensor([known]), torch.tensor([history[-5:] or [0]])))[0].tolist()
+        scores = hashed(30)(queries([known], [history[-5:] or [0]]))[0].tolist()
         among = sorted(set(range(1, 31)) - set(history), key=lambda item: (-scores[item], item))
         lists.append(among[:3])
     assert result.lists_QK.tolist() == lists

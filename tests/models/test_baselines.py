@@ -45,7 +45,8 @@ def dataset(tmp_path: Path) -> Dataset:
 def queries(histories: list[list[int]]) -> Queries:
     width = max(1, *map(len, histories))
     padded = [row + [0] * (width - len(row)) for row in histories]
-    return Queries(torch.arange(1, len(histories) + 1), torch.tensor(padded))
+    history_BT = torch.tensor(padded)
+    return Queries(torch.arange(1, len(histories) + 1), history_BT, torch.zeros_like(history_BT))
 
 
 def train(dataset: Dataset) -> list[list[int]]:

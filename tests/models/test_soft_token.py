@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from rec.config.tree import Backbone, LossWeights, SoftToken
-from rec.data import batch as batches
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
 from rec.models import build
 from tests.contract import RecommenderContract
-from tests.small import EVERYTHING, SHAPES, batch_of, make, padded, queries, rows_of, soft_token
+from tests.small import EVERYTHING, SHAPES, batch_of, make, padded, queries, soft_token
 
 FAMILIES = ("gpt2", "qwen2", "qwen3")
 
@@ -117,7 +116,7 @@ def test_the_user_token_alone_predicts_the_first_item(mixed: Dataset):
     """The gradient of a first target reaches the user and no input item."""
     model = make(soft_token(predict_first=True, loss=LossWeights(cross_entropy=0, bpr_context=1)), 4, 9)
     base = batch_of(mixed, predict_first=True)
-    batch = rows_of(base, [0])._replace(
+    batch = base.take([0])._replace(
         user_B=torch.tensor([2]), items_BT=torch.tensor([[1, 2]]), targets_BT=torch.tensor([[0, 0]]),
         first_B=torch.tensor([1]), negatives_BK=torch.tensor([[5, 6]]), log_q_BK=torch.zeros(1, 2),
     )  # fmt: skip
@@ -169,9 +168,9 @@ def test_a_hidden_user_gives_the_loss_of_a_stranger(mixed: Dataset):
 def test_dropout_belongs_to_the_window_and_not_to_its_batch(mixed: Dataset):
     """Alone, in company, or padded, a window with its key drops the same elements; with another key, others."""
     model, batch = make(soft_token(dropout=0.4), mixed.users, mixed.items), batch_of(mixed)
-    alone = rows_of(batch, [5])
+    alone = batch.take([5])
     one = model(padded(alone, 4)).total.item()
-    without = sum(model(rows_of(batch, [row])).total.item() for row in range(8) if row != 5)
+    without = sum(model(batch.take([row])).total.item() for row in range(8) if row != 5)
     assert model(batch).total.item() - without == pytest.approx(one, rel=1e-4)
     assert model(alone._replace(key_B=alone.key_B + 1)).total.item() != pytest.approx(one, rel=1e-3)
 
@@ -183,7 +182,7 @@ def test_l2_is_half_the_mean_squares_of_both_tables_at_any_cut(mixed: Dataset):
     expected = (user.square().mean() + item.square().mean()).item() / 2
     targets = int((batch.targets_BT > 0).sum())
     for cut in ([range(8)], [range(3), range(3, 8)], [[row] for row in range(8)]):
-        total = sum(model(rows_of(batch, list(rows))).parts["l2"].item() for rows in cut)
+        total = sum(model(batch.take(list(rows))).parts["l2"].item() for rows in cut)
         assert total / targets == pytest.approx(expected, rel=1e-5)
 
 
@@ -230,7 +229,7 @@ def test_gradient_checkpointing_changes_no_gradient_even_with_dropout(mixed: Dat
 def test_scores_are_fp32_under_mixed_precision(mixed: Dataset):
     """Ties count against the model, and bf16 has only 256 numbers between a power of two and the next."""
     model = make(soft_token("gpt2"), users=3, items=20_000).eval()
-    query = batches.Queries(torch.tensor([1]), torch.tensor([[5, 9]]))
+    query = queries([1], [[5, 9]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = model(query)
     assert scores.dtype == torch.float32

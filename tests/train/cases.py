@@ -61,7 +61,18 @@ class Case:
             return torch.randint(1, min(self.users, self.items), shape, generator=generator)
 
         n, t, k = self.windows, self.length, self.negatives
-        return Sequences(rows(n), rows(n, t), rows(n, t), rows(n) * 0, rows(n, k), torch.zeros(n, k), rows(n))
+        return Sequences(
+            user_B=rows(n),
+            items_BT=rows(n, t),
+            times_BT=rows(n, t),
+            targets_BT=rows(n, t),
+            first_B=rows(n) * 0,
+            negatives_BK=rows(n, k),
+            log_q_BK=torch.zeros(n, k),
+            key_B=rows(n),
+            step_users_S=rows(n),
+            step_key=rows(1)[0],
+        )
 
 
 TABLES = Case(SoftToken(dim=64, backbone=gpt2(32, 1)), users=200_000, items=100_000)

@@ -13,7 +13,7 @@ from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.errors import ConfigError, DatasetError
 from rec.eval.evaluate import validation
-from rec.models import saved
+from rec.models import saved, view
 from rec.ranks import Ranks
 from rec.train.strategies.engine import Plain
 from tests.eval.tiny import write
@@ -149,7 +149,7 @@ def test_the_curve_is_that_of_ten_plain_lines_of_pytorch(mixed: Dataset, tmp_pat
         {"params": [parameter for parameter in trained if parameter.ndim == 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=1e-2)
-    feed = Feed(mixed, run.data, predict_first=False, seed=run.seed, ranks=Ranks())
+    feed = Feed(view(run, mixed), run.data, seed=run.seed, ranks=Ranks())
     expected = []
     for step in range(run.train.steps):
         batches = feed.step(step).batches

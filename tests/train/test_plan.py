@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rec.config.tree import Data
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
-from rec.models import build
+from rec.models import build, view
 from rec.ranks import Ranks
 from rec.train.plan.memory import Step, count, memory
 from rec.train.plan.page import page
@@ -150,7 +150,7 @@ def test_state_is_dealt_out_exactly():
 def test_an_epoch_is_counted_as_the_feed_deals_it(mixed: Dataset, tmp_path: Path):
     data = Data(global_batch=6, micro_batch=2, max_items=6)
     run = a_run(mixed, tmp_path, soft_token(), data=data)
-    feed = Feed(mixed, data, predict_first=False, seed=run.seed, ranks=Ranks())
+    feed = Feed(view(run, mixed), data, seed=run.seed, ranks=Ranks())
     work = of_dataset(mixed, run)
     whole = feed.windows // 6
     batches = [batch for step in range(whole) for batch in feed.step(step).batches]

@@ -121,7 +121,8 @@ class Stage:
         block = self.run.eval.block
         self.model.eval()
         with self.fake, torch.no_grad():
-            queries = Queries(torch.ones(block, dtype=torch.int64), torch.ones(block, items, dtype=torch.int64))
+            history_BT = torch.ones(block, items, dtype=torch.int64)
+            queries = Queries(torch.ones(block, dtype=torch.int64), history_BT, history_BT)
             with without_data(), Tracker(self.model, 0) as tracker:
                 scores = self.model(queries)
                 torch.isfinite(scores[:, 1:]).sum(1)  # the first thing that is done with scores, and the largest
@@ -155,7 +156,18 @@ def _batch(run: Run, windows: int, items: int) -> Sequences:
 
     places = whole(windows, items)
     negatives = whole(windows, run.data.negatives)
-    return Sequences(whole(windows), places, places, whole(windows), negatives, negatives.float(), key_B=whole(windows))
+    return Sequences(
+        user_B=whole(windows),
+        items_BT=places,
+        times_BT=places,
+        targets_BT=places,
+        first_B=whole(windows),
+        negatives_BK=negatives,
+        log_q_BK=negatives.float(),
+        key_B=whole(windows),
+        step_users_S=whole(run.data.global_batch),
+        step_key=whole(),
+    )
 
 
 @contextmanager
