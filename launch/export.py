@@ -33,7 +33,7 @@ def main() -> int:
 
     from rec.config.load import load
     from rec.data.dataset import Dataset
-    from rec.models import build
+    from rec.models import build, graph_of
     from rec.models.saved import publish
     from rec.train.checkpoint import damage, digest_of
     from rec.train.pieces import Parts
@@ -50,7 +50,8 @@ def main() -> int:
             f"{dataset.root} has the fingerprint {dataset.fingerprint[:12]} but {given.run} was trained on "
             f"{trained_on[:12]}; give the old dataset back"
         )
-    model = build(run.model, users=dataset.users, items=dataset.items, weights=False)
+    graph = graph_of(run, dataset)
+    model = build(run.model, users=dataset.users, items=dataset.items, graph=graph, weights=False)
     weights = Parts(checkpoint).model(torch.float32 if given.dtype == "fp32" else torch.bfloat16)
     about = {"step": state["progress"]["step"], "dtype": given.dtype, "sha256": digest_of(checkpoint)}
     publish(given.out, run, model, weights, dataset, about)

@@ -170,11 +170,11 @@ def reporting(run: "Run", progress: "Progress", *, first: bool) -> "Report":
 
 def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
     """The run's model; as it starts, unless a checkpoint follows."""
-    from rec.models import build
+    from rec.models import build, graph_of
     from rec.train import random
 
     random.seed(run.seed)
-    model = build(run.model, users=dataset.users, items=dataset.items, weights=fresh)
+    model = build(run.model, users=dataset.users, items=dataset.items, graph=graph_of(run, dataset), weights=fresh)
     model.require_room(run.data.max_items)
     if fresh:
         model.start(dataset)

@@ -98,6 +98,11 @@ class SoftToken:
         """Whether the feed has to sample negatives: asked of every recommender, as is `predict_first`."""
         return self.loss.need_negatives
 
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the train graph is read: asked of every recommender."""
+        return False
+
     def __post_init__(self) -> None:
         require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")
         for name in ("user_dropout", "dropout"):

@@ -12,6 +12,7 @@ All of it is made of training interactions and of item attributes: no validation
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -82,8 +83,11 @@ class Graph:
         )
 
     def copy(self, folder: Path) -> None:
-        """Copies the files, for the folder of a trained model, which needs no dataset then. `folder` must not exist."""
-        shutil.copytree(self.folder, folder)
+        """Copies the files, for the folder of a trained model, which needs no dataset then. `folder` must not exist.
+
+        They never change, so that on one disk the copy is a second name of the same file.
+        """
+        shutil.copytree(self.folder, folder, copy_function=_second_name)
 
     @property
     def users(self) -> int:
@@ -115,3 +119,10 @@ class Graph:
         expected = self.degrees[np.asarray(left)] * self.degrees[np.asarray(right)] / max(anyone, 1)
         known = together > 0
         return np.log(np.divide(together, expected, where=known, out=np.ones_like(together)))
+
+
+def _second_name(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that has no such names
+        shutil.copy2(source, target)

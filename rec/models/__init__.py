@@ -9,12 +9,19 @@ from rec.config.tree import SoftToken as SoftTokenConfig
 from rec.data.dataset import Dataset
 from rec.data.views import NextItems, View
 from rec.errors import ConfigError
+from rec.graph.graph import Graph
 from rec.models.base import Recommender
 from rec.models.soft_token import SoftToken
 
 
 def build(
-    config: SoftTokenConfig, *, users: int, items: int, saved: Path | None = None, weights: bool = True
+    config: SoftTokenConfig,
+    *,
+    users: int,
+    items: int,
+    graph: Graph | None = None,
+    saved: Path | None = None,
+    weights: bool = True,
 ) -> Recommender:
     """The recommender that a configuration describes, on the CPU, in fp32.
 
@@ -22,6 +29,7 @@ def build(
         config: the `model` group of a run.
         users: number of users, without padding.
         items: number of items, without padding.
+        graph: the train graph; not None where `config.needs_graph`.
         saved: folder of a saved model of this configuration, whose weights will be loaded right after; without one
             the model starts afresh, with pretrained backbone weights where the configuration asks for them.
         weights: false leaves those out, too, since a checkpoint follows.
@@ -29,11 +37,17 @@ def build(
     Raises:
         ConfigError: if a pattern of `model.freeze` fits no parameter, or none is left to train.
     """
+    assert graph is not None or not config.needs_graph
     match config:
         case SoftTokenConfig():
             model = SoftToken(config, users=users, items=items, saved=saved, weights=weights)
     _freeze(model, config.freeze)
     return model
+
+
+def graph_of(run: Run, dataset: Dataset) -> Graph | None:
+    """The train graph, if the run's recommender reads one; DatasetError where it has to be made first."""
+    return Graph.open(dataset.root / "graph", dataset.fingerprint) if run.model.needs_graph else None
 
 
 def view(run: Run, dataset: Dataset) -> View:

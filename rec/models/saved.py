@@ -4,6 +4,7 @@ RUN/model/
   model.safetensors         the weights, fp32 (bf16, if exported so)
   run.yaml                  the resolved configuration
   backbone/config.json      the language model's own configuration
+  graph/                    the train graph, where the model reads one
   items.parquet users.parquet   external ids by row, with what is known of them
   model.json                schema, sizes, step, validation metrics, fingerprint and split of the dataset
 """
@@ -26,7 +27,8 @@ from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
 from rec.files import open_to_others, sync
-from rec.models import build
+from rec.graph.graph import Graph
+from rec.models import build, graph_of
 from rec.models.base import Recommender
 
 SCHEMA = 1
@@ -107,6 +109,9 @@ def _write(
     open_to_others(folder / "model.safetensors")
     (folder / "run.yaml").write_text(dump(run), encoding="utf-8")
     model.save(folder)
+    graph = graph_of(run, dataset)
+    if graph is not None:
+        graph.copy(folder / "graph")
     for name in ("items.parquet", "users.parquet"):
         shutil.copyfile(dataset.root / name, folder / name)
     facts = {
@@ -142,7 +147,8 @@ def load(path: Path) -> Saved:
     if about["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
     run = load_config(folder / "run.yaml")
-    model = build(run.model, users=about["users"], items=about["items"], saved=folder)
+    graph = Graph.open(folder / "graph") if run.model.needs_graph else None
+    model = build(run.model, users=about["users"], items=about["items"], graph=graph, saved=folder)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, SafetensorError) as error:

@@ -11,6 +11,7 @@ import torch
 from rec.config.load import flatten, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
+from rec.models import graph_of
 from rec.nn import backbone
 
 FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
@@ -34,7 +35,7 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
     }
     choice = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
     fixed = {"seed": run.seed, "dataset fingerprint": dataset.fingerprint, "checkpoint schema": SCHEMA}
-    return {**flat, **_language_model(run), **choice, **fixed}
+    return {**flat, **_language_model(run), **_graph(run, dataset), **choice, **fixed}
 
 
 def changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -65,6 +66,11 @@ def _language_model(run: Run) -> dict[str, Any]:
     wanted = getattr(run.model, "backbone", None)
     values = {} if wanted is None else flatten(backbone.values_at_source(wanted))
     return {f"the backbone's {key}": value for key, value in values.items()}
+
+
+def _graph(run: Run, dataset: Dataset) -> dict[str, Any]:
+    graph = graph_of(run, dataset)
+    return {} if graph is None else {"graph fingerprint": graph.fingerprint}
 
 
 def versions() -> dict[str, str]:
