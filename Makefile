@@ -41,8 +41,9 @@ demo: | data/ml-100k.prepared
 	$(BIN)/kindling evaluate runs/ml-100k-qwen3 --split test
 	$(BIN)/kindling recommend runs/ml-100k-qwen3 --history configs/movielens/people.jsonl --k 5
 
+# Two files of tests at a time; most tests of several processes wait more than they compute.
 test: $(INSTALLED)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # Training jobs under a real Slurm on this machine: Debian, root.
 slurm: $(INSTALLED)
