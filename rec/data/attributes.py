@@ -171,7 +171,10 @@ def _entries(entry: Record) -> Iterator[Record]:
 
 
 def _derive(entry: Record) -> None:
-    """Adds `title` and `text` where the entry has neither but something they can be made of."""
+    """Adds `title`, `text` and `categories` where the entry has none but something they can be made of.
+
+    A text that was made as ours is, "title | path > of > categories", gives its parts back.
+    """
     title = next((text for name in TITLES if (text := _text(entry.get(name)))), "")
     if "text" not in entry:
         parts = [title, *(_text(entry.get(name)) for name in WORDS)]
@@ -180,6 +183,9 @@ def _derive(entry: Record) -> None:
     text = _text(entry.get("text"))
     if "title" not in entry and (title or text):
         entry["title"] = title or text.split(" | ")[0]
+    path = text.rpartition(" | ")[2]
+    if " > " in path and not set(entry) & {"categories", "category"}:
+        entry["categories"] = path
 
 
 def _column(values: list[Any]) -> pa.Array | None:

@@ -46,6 +46,16 @@ def test_every_kind_of_file_gives_the_same_attributes(tmp_path: Path, form: str)
     assert found["text"] == ["Bi | y", "Ay, Bee | x", None]
 
 
+def test_categories_are_derived_from_the_path_at_the_end_of_a_text(tmp_path: Path) -> None:
+    lines = [
+        '{"item": "a", "text": "Ay | Beauty > Hair > Shampoos"}',
+        '{"item": "b", "text": "Bee > Cee"}',
+        '{"item": "c", "text": "Cay | Beauty > Hair", "categories": "mine"}',
+    ]
+    found = items(tmp_path, text(tmp_path, "\n".join(lines), "items.jsonl"))
+    assert sorted(found["categories"]) == ["Beauty > Hair > Shampoos", "Bee > Cee", "mine"]
+
+
 def test_a_title_is_derived_from_the_text_before_its_first_bar(tmp_path: Path) -> None:
     found = items(tmp_path, json_lines(tmp_path, [{"item": "a", "text": "Polish | Beauty > Nails"}], "items.jsonl"))
     assert found["title"] == [None, "Polish", None]
