@@ -1,4 +1,4 @@
-"""The K strongest neighbours of every item, a range of rows at a time: in the memory of a few ranges, not of all pairs."""
+"""The K strongest neighbours of every item, a range of rows at a time: the memory of a few ranges, not of all pairs."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -64,13 +64,17 @@ def _lists(relation: Relation, start: int, stop: int, kept: int) -> Lists:
 
 def _largest(cells: sp.csr_array, row: IntArray, ranked: FloatArray, kept: int) -> IntArray:
     """Cells that are kept, by row and column: of equal rank the stronger ones, then those of lower columns."""
-    keep = ranked > 0
+    rows = cells.shape[0]
+    least = np.zeros(rows)  # a cell without a neighbour has rank 0
     for long in np.flatnonzero(np.diff(cells.indptr) > kept):
-        begin, end = cells.indptr[long], cells.indptr[long + 1]
-        of_row = ranked[begin:end]
-        least = np.partition(of_row, end - begin - kept)[end - begin - kept]
-        keep[begin:end] &= of_row >= least
+        of_row = ranked[cells.indptr[long] : cells.indptr[long + 1]]
+        least[long] = np.partition(of_row, len(of_row) - kept)[len(of_row) - kept]
+    limit = least[row]
+    keep = ranked > limit
+    room = kept - np.bincount(row[keep], minlength=rows)
+    tied = np.flatnonzero((ranked == limit) & (ranked > 0))
+    tied = tied[np.lexsort((cells.indices[tied], -cells.data[tied], row[tied]))]
+    of_tied = row[tied]
+    keep[tied[np.arange(len(tied)) - np.searchsorted(of_tied, of_tied) < room[of_tied]]] = True
     left = np.flatnonzero(keep)
-    left = left[np.lexsort((cells.indices[left], -cells.data[left], -ranked[left], row[left]))]
-    left = left[np.arange(len(left)) - np.searchsorted(row[left], row[left]) < kept]
-    return left[np.lexsort((cells.indices[left], row[left]))]
+    return left[np.argsort(row[left] * np.int64(cells.shape[1]) + cells.indices[left])]
