@@ -11,7 +11,7 @@ import torch
 
 from launch.train import execute
 from rec.config.load import from_values, to_values
-from rec.config.tree import Data, Eval, Optim, SoftToken, Train
+from rec.config.tree import Data, Eval, Model, Optim, Train
 from rec.data.dataset import Dataset, ragged
 from rec.models.base import Loss, Recommender
 from tests.eval.tiny import leave_one_out, write
@@ -23,8 +23,8 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 class RecommenderContract:
     """Options: `config` with every part of the model switched on; `learns`, one that is quick to train."""
 
-    config: ClassVar[SoftToken]
-    learns: ClassVar[SoftToken]
+    config: ClassVar[Model]
+    learns: ClassVar[Model]
 
     def model(self, dataset: Dataset) -> Recommender:
         return make(self.config, dataset.users, dataset.items)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from rec.config.tree import Backbone, Data, Eval, LossWeights, Optim, Run, SoftToken, Train
+from rec.config.tree import Backbone, Data, Eval, LossWeights, Model, Optim, Run, SoftToken, Train
 from rec.data.batch import Queries, Sequences
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
@@ -47,12 +47,12 @@ def soft_token(architecture: str = "gpt2", **options: Any) -> SoftToken:
     return SoftToken(**{"backbone": decoder(architecture), "dim": 16, **options})
 
 
-def make(config: SoftToken, users: int, items: int, seed: int = 0) -> Recommender:
+def make(config: Model, users: int, items: int, seed: int = 0) -> Recommender:
     torch.manual_seed(seed)
     return build(config, users=users, items=items)
 
 
-def a_run(dataset: Dataset, out: Path, model: SoftToken, **groups: Any) -> Run:
+def a_run(dataset: Dataset, out: Path, model: Model, **groups: Any) -> Run:
     """A run without trackers, whose groups are given as objects."""
     defaults: dict[str, Any] = {
         "data": Data(global_batch=12, micro_batch=12, max_items=8),

@@ -127,6 +127,58 @@ class SoftToken:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sasrec:
+    """A small causal transformer over item vectors, trained from nothing: what a language model has to be better than.
+
+    As published (arXiv 1808.09781), except that it learns with any of the loss terms.
+    """
+
+    kind: Literal["sasrec"] = "sasrec"
+    """Chooses this recommender."""
+    dim: int = 64
+    """Width of the item table and of the transformer."""
+    layers: int = 2
+    """Blocks of self-attention."""
+    heads: int = 2
+    """Attention heads; they divide `dim`."""
+    positions: int = 50
+    """Longest history that can be read, in items: at least `data.max_items`."""
+    dropout: float = 0.2
+    """Probability of dropping an element of what the first block reads and of each residual branch."""
+    init_std: float = 0.02
+    """Standard deviation of the item table's initial normal distribution."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameter names that are not trained."""
+    loss: LossWeights = field(default_factory=LossWeights)
+    """The terms of the loss."""
+
+    user_token = predict_first = needs_graph = False  # asked of every recommender; no choice here
+
+    @property
+    def need_negatives(self) -> bool:
+        """Whether the feed has to sample negatives."""
+        return self.loss.need_negatives
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "layers", "heads", "positions", "init_std"):
+            require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}; choose a positive number")
+        require(
+            self.dim % self.heads == 0, f"model.heads ({self.heads}) must divide model.dim ({self.dim}); choose another"
+        )
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; choose from 0 up to, not including, 1")
+        require(not self.loss.bpr_user, "model.loss.bpr_user needs users, and sasrec has none; set it to 0")
+        terms = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context")
+        require(
+            any(getattr(self.loss, name) > 0 for name in terms),
+            f"model.loss has no term that trains the transformer; set one of {', '.join(terms)}",
+        )
+
+
+Model = SoftToken | Sasrec
+"""The recommenders; `kind` chooses one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """What a step reads."""
 
@@ -273,7 +325,7 @@ class Run:
     """Names the run; its folder is `out`/`name`."""
     dataset: Path
     """Folder of a prepared dataset."""
-    model: SoftToken
+    model: Model
     """The recommender, chosen by `kind`."""
     data: Data = field(default_factory=Data)
     """What a step reads."""

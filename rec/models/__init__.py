@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from rec.config.tree import Run
+from rec.config.tree import Model, Run
+from rec.config.tree import Sasrec as SasrecConfig
 from rec.config.tree import SoftToken as SoftTokenConfig
 from rec.data.dataset import Dataset
 from rec.data.views import NextItems, View
 from rec.errors import ConfigError
 from rec.graph.graph import Graph
 from rec.models.base import Recommender
+from rec.models.sasrec import Sasrec
 from rec.models.soft_token import SoftToken
 
 
 def build(
-    config: SoftTokenConfig,
+    config: Model,
     *,
     users: int,
     items: int,
@@ -38,7 +40,10 @@ def build(
         ConfigError: if a pattern of `model.freeze` fits no parameter, or none is left to train.
     """
     assert graph is not None or not config.needs_graph
+    model: Recommender
     match config:
+        case SasrecConfig():
+            model = Sasrec(config, items=items)
         case SoftTokenConfig():
             model = SoftToken(config, users=users, items=items, saved=saved, weights=weights)
     _freeze(model, config.freeze)

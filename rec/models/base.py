@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ A trained model, called, and the `score` method of a counting baseline are both 
 class Recommender(nn.Module, ABC):
     """A trained recommender: two verbs behind one door, since DDP, ZeRO and FSDP only watch `forward`."""
 
+    trunk: ClassVar[str]
+    """Name of the part whose output the loss begins with: what comes before is planned apart from the loss."""
     products: torch.dtype | None = None
     """Type of the matrix products under autocast; None computes in that of the parameters."""
 

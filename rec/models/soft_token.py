@@ -22,7 +22,8 @@ from rec.config.tree import SoftToken as Config
 from rec.data.batch import PADDING, Queries, Sequences
 from rec.data.dataset import TRAIN_STOP, Dataset
 from rec.models.base import Loss, Recommender
-from rec.nn import backbone, losses
+from rec.models.terms import terms, weighted
+from rec.nn import backbone
 from rec.nn.dropout import Keys, keep
 from rec.nn.tables import Heads, Tables
 
@@ -32,6 +33,8 @@ USER_SALT = -1
 
 class SoftToken(Recommender):
     """See the module's text; B, T, K, D, H, N as in `rec.data.batch`."""
+
+    trunk = "heads.query"
 
     def __init__(
         self, config: Config, *, users: int, items: int, saved: Path | None = None, weights: bool = True
@@ -83,45 +86,12 @@ class SoftToken(Recommender):
     def loss(self, batch: Sequences) -> Loss:
         self.keys.key_B = batch.key_B
         queries = self.queries(batch.user_B, batch.items_BT)
-        with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the backbone
-            parts = self._parts(batch, queries.float())
-            total = torch.stack([getattr(self.config.loss, name) * part for name, part in parts.items()]).sum()
-        return Loss(total, {name: part.detach() for name, part in parts.items()})
-
-    def _parts(self, batch: Sequences, queries: Tensor) -> dict[str, Tensor]:
-        """The unweighted terms, each summed over the positions that have a target.
-
-        All in fp32, where the tables are kept in another type (DeepSpeed's own bf16), too.
-        """
-        weights, item_table = self.config.loss, self.tables.item.weight.float()
         targets = (
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
-        row_N, place_N = torch.nonzero(targets != PADDING, as_tuple=True)
-        query_ND, target_N = queries[row_N, place_N], targets[row_N, place_N]
-        parts: dict[str, Tensor] = {}
-        if weights.cross_entropy:
-            parts["cross_entropy"] = losses.catalogue_cross_entropy(query_ND, item_table[1:], target_N - 1)
-        if weights.need_negatives:
-            target_ND, negative_BKD = self.tables.items(target_N).float(), self.tables.items(batch.negatives_BK).float()
-            positive_N = (query_ND * target_ND).sum(1)
-            negative_NK = (queries @ negative_BKD.mT)[row_N, place_N]
-        if weights.sampled_softmax:
-            parts["sampled_softmax"] = losses.sampled_softmax(positive_N, negative_NK, batch.log_q_BK[row_N])
-        if weights.gbce:
-            parts["gbce"] = losses.gbce(positive_N, negative_NK, len(item_table) - 1, weights.gbce_calibration)
-        if weights.bpr_context:
-            parts["bpr_context"] = losses.bpr(positive_N, negative_NK)
-        if weights.bpr_user:
-            user_BD = self.tables.users(batch.user_B).float()
-            user_NK = (user_BD[:, None] @ negative_BKD.mT)[row_N, 0]
-            parts["bpr_user"] = losses.bpr((user_BD[row_N] * target_ND).sum(1), user_NK)
-        if weights.l2:
-            tables = (table for table in (self.tables.user, self.tables.item) if table is not None)
-            squares = [table.weight.float().square().mean() for table in tables]
-            # times the positions: a mean over the tables that survives the trainer's division by all positions
-            parts["l2"] = len(target_N) * torch.stack(squares).sum() / 2
-        return parts
+        with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the backbone
+            parts = terms(self.config.loss, batch, queries.float(), targets, self.tables)
+        return weighted(vars(self.config.loss), parts)
 
     def score(self, queries: Queries) -> Tensor:
         """(B, items + 1): the query after the last item of each history against the item table."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from rec.config.tree import SoftToken
 from rec.train.plan.memory import parts
 from rec.train.plan.plan import BETWEEN, INSIDE, ROOM, UTILISATION, Plan
 
@@ -71,7 +72,9 @@ def _fitting(plan: Plan) -> Iterator[str]:
 
 def _warnings(plan: Plan) -> Iterator[str]:
     first = plan.memory(plan.strategies[0])
-    if not plan.run.model.backbone.gradient_checkpointing and not any(map(plan.fits, plan.strategies)):
+    model = plan.run.model
+    recomputes = not isinstance(model, SoftToken) or model.backbone.gradient_checkpointing
+    if not recomputes and not any(map(plan.fits, plan.strategies)):
         yield "model.backbone.gradient_checkpointing=true keeps less for the backward pass, for a third more time."
     if first.evaluation > first.activations + first.loss_head + first.gradients:
         yield f"Evaluation is the fullest moment: eval.block below {plan.run.eval.block} takes less."

@@ -20,6 +20,7 @@ from torch._subclasses import FakeTensorMode
 from rec.config.tree import Run
 from rec.data.batch import Queries, Sequences
 from rec.models import build
+from rec.models.base import Recommender
 from rec.nn.backbone import without_data
 from rec.train.plan.tracker import Tracker
 from rec.train.strategies.engine import HALVES
@@ -171,13 +172,13 @@ def _batch(run: Run, windows: int, items: int) -> Sequences:
 
 
 @contextmanager
-def _head(model: nn.Module, tracker: "Tracker") -> Iterator[None]:
+def _head(model: Recommender, tracker: "Tracker") -> Iterator[None]:
     """Marks where the loss begins, and where its gradient has reached the backbone."""
 
     def begins(_module: nn.Module, _inputs: Any, queries: Tensor) -> None:
         tracker.marks.append(len(tracker.temporary) - 1)
         queries.register_hook(lambda _: tracker.marks.append(len(tracker.temporary)))
 
-    hook = model.get_submodule("heads.query").register_forward_hook(begins)
+    hook = model.get_submodule(model.trunk).register_forward_hook(begins)
     yield
     hook.remove()

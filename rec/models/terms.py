@@ -1,0 +1,69 @@
+"""The terms of the loss that recommenders of sequences share: scores are products of queries and item vectors.
+
+P scored places of a window: T, and one before them where the window begins with a token of its own.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rec.config.tree import LossWeights
+from rec.data.batch import PADDING, Sequences
+from rec.models.base import Loss
+from rec.nn import losses
+from rec.nn.tables import Tables
+
+
+def terms(
+    weights: LossWeights,
+    batch: Sequences,
+    queries_BPD: Tensor,
+    targets_BP: Tensor,
+    tables: Tables,
+    items_CD: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The unweighted terms, each summed over the positions that have a target; weight 0 leaves a term out.
+
+    All in fp32, where the tables are kept in another type (DeepSpeed's own bf16), too.
+
+    Args:
+        weights: which terms there are, and t of gBCE.
+        batch: whence negatives and users come.
+        queries_BPD: (B, P, D) fp32 queries.
+        targets_BP: (B, P) item rows; `PADDING` where there is nothing to predict.
+        tables: of users and items, for the terms that read them as they are.
+        items_CD: (items + 1, D) vectors that are scored, row 0 padding; None for the item table itself.
+    """
+    items_CD = tables.item.weight.float() if items_CD is None else items_CD
+    row_N, place_N = torch.nonzero(targets_BP != PADDING, as_tuple=True)
+    query_ND, target_N = queries_BPD[row_N, place_N], targets_BP[row_N, place_N]
+    parts: dict[str, Tensor] = {}
+    if weights.cross_entropy:
+        parts["cross_entropy"] = losses.catalogue_cross_entropy(query_ND, items_CD[1:], target_N - 1)
+    if weights.need_negatives:
+        target_ND, negative_BKD = F.embedding(target_N, items_CD), F.embedding(batch.negatives_BK, items_CD)
+        positive_N = (query_ND * target_ND).sum(1)
+        negative_NK = (queries_BPD @ negative_BKD.mT)[row_N, place_N]
+    if weights.sampled_softmax:
+        parts["sampled_softmax"] = losses.sampled_softmax(positive_N, negative_NK, batch.log_q_BK[row_N])
+    if weights.gbce:
+        parts["gbce"] = losses.gbce(positive_N, negative_NK, len(items_CD) - 1, weights.gbce_calibration)
+    if weights.bpr_context:
+        parts["bpr_context"] = losses.bpr(positive_N, negative_NK)
+    if weights.bpr_user:
+        user_BD = tables.users(batch.user_B).float()
+        user_NK = (user_BD[:, None] @ negative_BKD.mT)[row_N, 0]
+        parts["bpr_user"] = losses.bpr((user_BD[row_N] * target_ND).sum(1), user_NK)
+    if weights.l2:
+        squares = [table.weight.float().square().mean() for table in (tables.user, tables.item) if table is not None]
+        # times the positions: a mean over the tables that survives the trainer's division by all positions
+        parts["l2"] = len(target_N) * torch.stack(squares).sum() / 2
+    return parts
+
+
+def weighted(weights: Mapping[str, float], parts: dict[str, Tensor]) -> Loss:
+    """The weighted sum of the parts, and the parts for the record."""
+    total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+    return Loss(total, {name: part.detach() for name, part in parts.items()})
