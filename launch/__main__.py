@@ -7,6 +7,7 @@ VERBS = {
     "prepare": "any known log format -> one prepared dataset",
     "synthesize": "a realistic log of any size",
     "embed": "vectors of item texts, into a dataset",
+    "graph": "which items go together and follow each other, into a dataset",
     "plan": "memory, FLOPs and hours of a run, before anything is spent",
     "train": "train, or resume, on any number of processes",
     "launch": "train on several processes of this machine",

@@ -1,0 +1,51 @@
+"""`kindling graph DATASET`: the train graph and the neighbours of items, into the dataset."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from launch.command import DONE, command
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="kindling graph",
+        description="Makes the graph of a dataset's training interactions: who had what, which items go together, "
+        "follow each other, or share a brand, category, author or genre.",
+    )
+    parser.add_argument("dataset", type=Path, help="folder of a prepared dataset")
+    parser.add_argument("--top", type=int, default=32, help="neighbours kept for each item (default 32)")
+    return parser.parse_args()
+
+
+@command
+def main() -> int:
+    """Makes the graph, unless the same one is there."""
+    given = arguments()
+    from tqdm import tqdm
+
+    from rec.data.dataset import Dataset
+    from rec.graph.build import build, existing
+
+    dataset = Dataset.open(given.dataset)
+    graph = existing(dataset, given.top)
+    if graph:
+        print(f"{graph.folder} is there already: the same graph of the same dataset", file=sys.stderr)
+        return DONE
+    began = time.perf_counter()
+    with tqdm(total=2 * (dataset.items + 1), unit="list", disable=not sys.stderr.isatty()) as bar:
+        graph = build(dataset, top=given.top, advance=bar.update)
+    counts = graph.manifest["counts"]
+    print(f"{graph.folder}: {counts['edges']:,} edges of {graph.users:,} users and {graph.items:,} items")
+    print(f"without any: {counts['isolated_users']:,} users, {counts['isolated_items']:,} items")
+    for name in ("together", "following"):
+        print(f"{name}: {counts[name]:,} pairs, {counts[name] / graph.items:.1f} an item")
+    for name, attribute in graph.attributes.items():
+        print(f"{name}: {len(attribute.counts):,} values")
+    print(f"{time.perf_counter() - began:.1f} s")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

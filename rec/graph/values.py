@@ -1,0 +1,110 @@
+"""Columns of items.parquet -> the values that items share.
+
+What counts as a value of an item:
+
+    brand, author     the whole text
+    category          each path `A > B > C`: the path, and its last level, which other paths may end in, too;
+                      of a plain list each entry. Several are separated by commas. Where no column has categories, the
+                      first path behind the title in a `text` that reads `title | A > B > C | ...`
+    genre             each entry of a list by `|` or by commas; by blanks in a column that has neither (RecBole)
+
+Capitals do not matter. A value that more than a tenth of the catalogue has, such as "Beauty" in a shop of beauty, says
+nothing of two items and is left out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rec.data.dataset import Dataset, IntArray, ragged
+
+COLUMNS = {
+    "brand": ("brand", "store"),
+    "category": ("category", "categories"),
+    "author": ("author",),
+    "genre": ("genres", "genre", "class"),
+}
+"""Attribute -> the columns it is taken from, the first one that is there."""
+COMMON = 0.1
+"""Share of the catalogue above which a value says nothing."""
+
+Values = list[list[str]]
+"""(items) distinct values of each item, from row 1 on."""
+
+
+class Held(NamedTuple):
+    """The arrays of an `Attribute`."""
+
+    offsets: IntArray
+    codes: IntArray
+    counts: IntArray
+
+
+def shared_values(dataset: Dataset) -> Iterator[tuple[str, Held]]:
+    """Name and arrays of each attribute of which any value is left."""
+    file = dataset.root / "items.parquet"
+    present = pq.read_schema(file).names
+    for name, columns in COLUMNS.items():
+        column = next((column for column in columns if column in present), None)
+        read, split = column, SPLITS[name]
+        if name == "category" and column is None and "text" in present:
+            read, split = "text", _of_texts
+        if read is not None:
+            texts = pq.read_table(file, columns=[read])[read].cast(pa.string()).fill_null("").to_pylist()
+            held = _coded(split([text.strip().casefold() for text in texts]))
+            if len(held.codes):
+                yield name, held
+
+
+def _whole(texts: Sequence[str]) -> Values:
+    return [[text] if text else [] for text in texts]
+
+
+def _lists(texts: Sequence[str]) -> Values:
+    if any("|" in text or ", " in text for text in texts):
+        return [_parts(text.replace("|", ", ")) for text in texts]
+    return [text.split() for text in texts]
+
+
+def _paths(texts: Sequence[str]) -> Values:
+    return [_of_path(text) for text in texts]
+
+
+def _of_texts(texts: Sequence[str]) -> Values:
+    behind = (text.split(" | ")[1:] for text in texts)
+    return [_of_path(next((part for part in parts if " > " in part), "")) for parts in behind]
+
+
+def _of_path(text: str) -> list[str]:
+    """One path or several; a comma may also belong to a name, as in `Clothing, Shoes & Jewelry > Women`."""
+    parts = _parts(text)
+    paths = [text] if " > " in text and not all(" > " in part for part in parts) else parts
+    return [value for path in paths for value in (path, path.split(" > ")[-1])]
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(", ") if part.strip()]
+
+
+SPLITS: dict[str, Callable[[Sequence[str]], Values]] = {
+    "brand": _whole,
+    "category": _paths,
+    "author": _whole,
+    "genre": _lists,
+}
+
+
+def _coded(values: Values) -> Held:
+    """Values as codes in the order of their texts, without those that are too common."""
+    distinct = [sorted(set(of_item)) for of_item in values]
+    texts = sorted({text for of_item in distinct for text in of_item})
+    place = {text: code for code, text in enumerate(texts)}
+    codes, offsets = ragged([np.array([place[text] for text in of_item], np.int32) for of_item in distinct])
+    keep = np.bincount(codes, minlength=len(texts)) <= COMMON * len(values)
+    renumbered, left = np.cumsum(keep) - 1, keep[codes]
+    offsets = np.concatenate([[0], np.concatenate([[0], np.cumsum(left)])[offsets]])
+    codes = renumbered[codes[left]]
+    return Held(offsets, codes.astype(np.int32), np.bincount(codes, minlength=int(keep.sum())).astype(np.int32))
