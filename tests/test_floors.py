@@ -39,7 +39,7 @@ DOORS = {
     "torch.distributed": ("rec/ranks.py", "rec/train/strategies/fsdp.py", "launch/launch.py"),
     "mpi4py": ("rec/rendezvous.py",),
     "psutil": ("launch/strategy.py",),
-    "transformers": ("rec/nn/backbone.py", "rec/text/*"),
+    "transformers": ("rec/nn/attention.py", "rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),
     "datasets": ("rec/data/raw*",),
     "yaml": ("rec/config/load.py",),

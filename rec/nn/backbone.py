@@ -1,7 +1,6 @@
 """Any Hugging Face decoder, fed with vectors. The only place that knows Transformers' models."""
 
 import difflib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, masking_utils
 
 from rec.config.tree import Backbone
 from rec.errors import ConfigError
-from rec.nn.dropout import KeyedDropout, Keys
+from rec.nn import attention
+from rec.nn.dropout import Keys, hang
 
 Configuration = PreTrainedConfig
 """A language model's own configuration, under the name by which the rest of the house knows it."""
@@ -83,7 +83,9 @@ def require_room(config: Configuration, positions: int) -> None:
         )
 
 
-def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Keys, weights: bool) -> nn.Module:
+def build(
+    backbone: Backbone, config: Configuration, *, dropout: float, keys: Keys, weights: bool, biased: bool = False
+) -> nn.Module:
     """The bare decoder, without its language-model head, in fp32.
 
     Its own token table is not read and not trained: it is fed with vectors.
@@ -93,34 +95,46 @@ def build(backbone: Backbone, config: Configuration, *, dropout: float, keys: Ke
             block.
         keys: see `KeyedDropout`.
         weights: whether pretrained weights are wanted; false where saved ones are loaded right after.
+        biased: whether `hidden_states` will be given a bias.
     """
+    kernel = attention.BIASED if biased else attention.PLAIN
     if weights and backbone.source is not None and backbone.pretrained:
-        given: dict[str, Any] = {"config": config, "attn_implementation": "sdpa", "dtype": torch.float32}
+        given: dict[str, Any] = {"config": config, "attn_implementation": kernel, "dtype": torch.float32}
         model = _from_source(AutoModel.from_pretrained, backbone, **given)
         if getattr(model.config, "quantization_config", None) is not None:
-            model = _plain(model, config)
+            model = _plain(model, config, kernel)
     else:
         try:
-            model = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+            model = AutoModel.from_config(config, attn_implementation=kernel, dtype=torch.float32)
         except ValueError as error:
             raise ConfigError(f"model.backbone.config does not make a {config.model_type}: {error}") from None
     model.get_input_embeddings().requires_grad_(False)
     require_causal(model, config)
+    if biased:
+        text = config.get_text_config()
+        attention.require_biased(model, text.hidden_size, text.num_hidden_layers)
     if backbone.gradient_checkpointing:
         # one method under two names: later versions of Transformers warn at the older
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if dropout:
-        _drop(model, dropout, keys)
+        hang(model, dropout, keys)
     return model
 
 
-def hidden_states(backbone: nn.Module, inputs_BTH: Tensor) -> Tensor:
+def hidden_states(backbone: nn.Module, inputs_BTH: Tensor, bias: attention.Bias | None = None) -> Tensor:
     """(B, T, H) vectors -> (B, T, H) final states, each a function of the vectors up to its own place.
 
     Sequences are padded on the right, so causality alone keeps padding out of every state that is used.
+
+    Args:
+        bias: added in the attention of a backbone that was built `biased`; see `rec.nn.attention`.
     """
-    return backbone(inputs_embeds=inputs_BTH).last_hidden_state
+    if bias is None:
+        return backbone(inputs_embeds=inputs_BTH).last_hidden_state
+    kernel: Any = backbone.config
+    assert kernel._attn_implementation == attention.BIASED, "a backbone that was not built `biased` drops the bias"
+    return backbone(inputs_embeds=inputs_BTH, relation_bias=bias).last_hidden_state
 
 
 @contextmanager
@@ -188,46 +202,11 @@ def _from_source(read: Callable[..., Any], backbone: Backbone, **arguments: Any)
         ) from None
 
 
-def _plain(model: nn.Module, config: Configuration) -> nn.Module:
+def _plain(model: nn.Module, config: Configuration, kernel: str) -> nn.Module:
     """The same weights in a fresh model: what Transformers loads from GGUF is slow and cannot be saved."""
-    fresh = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    fresh = AutoModel.from_config(config, attn_implementation=kernel, dtype=torch.float32)
     fresh.load_state_dict(model.state_dict())
     return fresh
-
-
-def _drop(model: nn.Module, dropout: float, keys: Keys) -> None:
-    """Hangs a KeyedDropout on what the first layer reads, and on the output of every attention and feed-forward block.
-
-    What the first layer reads are the vectors given, with their positions where the architecture adds any.
-    """
-    blocks = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ("attn", "self_attn", "mlp")]
-    kinds = Counter(name.rpartition(".")[2] for name in blocks)
-    if len(kinds) != 2 or len(set(kinds.values())) != 1:  # one attention and one feed-forward block in each layer
-        raise ConfigError(
-            f"model.dropout: the blocks of {type(model).__name__} are not known to this version; set model.dropout=0"
-        )
-    first = model.get_submodule(blocks[0].rpartition(".")[0])
-    drop_input = _Dropped(KeyedDropout(dropout, salt=0, keys=keys))
-    first.register_forward_pre_hook(drop_input.before, with_kwargs=True)
-    for place, name in enumerate(blocks):
-        model.get_submodule(name).register_forward_hook(_Dropped(KeyedDropout(dropout, place + 1, keys)).after)
-
-
-class _Dropped:
-    """Hooks of a dropout that is no part of the module tree, and so follows the mode of the block it hangs on."""
-
-    def __init__(self, drop: KeyedDropout) -> None:
-        self.drop = drop
-
-    def before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Drops the block's first argument, (B, T, H)."""
-        self.drop.training = block.training
-        return (self.drop(args[0]), *args[1:]), kwargs
-
-    def after(self, block: nn.Module, args: Any, output: Any) -> Any:
-        """Drops the block's output, (B, T, H), alone or first of several."""
-        self.drop.training = block.training
-        return (self.drop(output[0]), *output[1:]) if isinstance(output, tuple) else self.drop(output)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

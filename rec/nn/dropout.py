@@ -4,8 +4,13 @@ The mask of a window hangs on its key, a hash of (seed, step, window): it does n
 rank it is on, more padding, or a restart. So one and two processes, or an interrupted and a whole run, train alike.
 """
 
+from collections import Counter
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from rec.errors import ConfigError
 
 
 class Keys:
@@ -55,3 +60,38 @@ def keep(key_B: Tensor, salt: int, count: int, p: float) -> Tensor:
     x *= -1028477387
     x ^= (x >> 16) & 0xFFFF
     return x >= int(p * 2**32) - 2**31
+
+
+def hang(model: nn.Module, dropout: float, keys: Keys) -> None:
+    """Hangs a KeyedDropout on what the first layer reads, and on the output of every attention and feed-forward block.
+
+    What the first layer reads are the vectors given, with their positions where the architecture adds any.
+    """
+    blocks = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ("attn", "self_attn", "mlp")]
+    kinds = Counter(name.rpartition(".")[2] for name in blocks)
+    if len(kinds) != 2 or len(set(kinds.values())) != 1:  # one attention and one feed-forward block in each layer
+        raise ConfigError(
+            f"model.dropout: the blocks of {type(model).__name__} are not known to this version; set model.dropout=0"
+        )
+    first = model.get_submodule(blocks[0].rpartition(".")[0])
+    drop_input = _Dropped(KeyedDropout(dropout, salt=0, keys=keys))
+    first.register_forward_pre_hook(drop_input.before, with_kwargs=True)
+    for place, name in enumerate(blocks):
+        model.get_submodule(name).register_forward_hook(_Dropped(KeyedDropout(dropout, place + 1, keys)).after)
+
+
+class _Dropped:
+    """Hooks of a dropout that is no part of the module tree, and so follows the mode of the block it hangs on."""
+
+    def __init__(self, drop: KeyedDropout) -> None:
+        self.drop = drop
+
+    def before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Drops the block's first argument, (B, T, H)."""
+        self.drop.training = block.training
+        return (self.drop(args[0]), *args[1:]), kwargs
+
+    def after(self, block: nn.Module, args: Any, output: Any) -> Any:
+        """Drops the block's output, (B, T, H), alone or first of several."""
+        self.drop.training = block.training
+        return (self.drop(output[0]), *output[1:]) if isinstance(output, tuple) else self.drop(output)

@@ -10,7 +10,7 @@ from transformers import AutoModel
 from rec.config.tree import Backbone
 from rec.errors import ConfigError
 from rec.nn import backbone
-from rec.nn.dropout import Keys
+from rec.nn.dropout import Keys, hang
 from tests.small import SHAPES, WIDTH, decoder
 
 FAMILIES = sorted(SHAPES)
@@ -99,7 +99,7 @@ def test_only_the_token_table_is_not_trained(architecture: str):
 def test_an_architecture_whose_blocks_are_unknown_refuses_dropout_instead_of_leaving_it_out():
     model = torch.nn.Sequential(torch.nn.Linear(4, 4))
     with pytest.raises(ConfigError, match=r"model\.dropout: the blocks of Sequential are not known"):
-        backbone._drop(model, 0.1, Keys())
+        hang(model, 0.1, Keys())
 
 
 def test_values_reach_what_is_derived_from_them():

@@ -1,0 +1,89 @@
+"""Attention with a bias of the caller's own, for any Hugging Face decoder, through the library's own door.
+
+    attention(t, s) = softmax over s <= t of (q_t . k_s / sqrt(d) + bias(t, s))
+
+Transformers looks an attention function up by name and hands it what the model was called with. The name is one of our
+own, so that a model either adds the bias or is refused (`require_biased`): an implementation that does not know the
+argument would drop it without a word.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rec.errors import ConfigError
+
+Bias = Tensor | tuple[Tensor, ...]
+"""Float (B, 1 or heads, T, T), added to the scaled products of every layer; or one such tensor for each layer.
+
+Query by key, without causality, which is the attention's own. What lies above the diagonal is not read.
+"""
+
+PLAIN, BIASED = "sdpa", "relation_biased"
+"""Names of attention functions in Transformers: its own, and the one of this module."""
+
+
+def biased(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    relation_bias: Bias | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """(B, heads, T, d) queries, keys and values (of fewer heads, perhaps) -> (B, T, heads, d).
+
+    Without a bias it is Transformers' own "sdpa". A mask of the library's, as for sliding windows, holds, too.
+    """
+    if relation_bias is not None:
+        bias = relation_bias[cast(int, module.layer_idx)] if isinstance(relation_bias, tuple) else relation_bias
+        attention_mask = _masked(bias, attention_mask, query.dtype)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest)
+
+
+def _masked(bias: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The bias where attention is allowed, and the least finite number elsewhere: a row of padding gives no NaN."""
+    if mask is not None and mask.dtype != torch.bool:
+        return bias.to(dtype) + mask
+    if mask is None:
+        mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).tril()
+    return torch.where(mask, bias.to(dtype), torch.finfo(dtype).min)
+
+
+def register() -> None:
+    """Makes the function known to Transformers under the name BIASED."""
+    AttentionInterface.register(BIASED, biased)
+    AttentionMaskInterface.register(BIASED, sdpa_mask)
+
+
+def require_biased(model: nn.Module, width: int, layers: int) -> None:
+    """Raises ConfigError unless every layer of a decoder adds a bias: it would learn nothing, and nobody would see it.
+
+    Args:
+        model: takes vectors of `width`.
+    """
+    first = next(model.parameters())
+    if first.is_meta:
+        return
+    inputs_BTH = torch.linspace(-1, 1, 3 * width, device=first.device).sin().view(1, 3, width)
+    biases = tuple(torch.zeros(1, 1, 3, 3, device=first.device, requires_grad=True) for _ in range(layers))
+    mode = model.training
+    with torch.enable_grad():
+        states = model.eval()(inputs_embeds=inputs_BTH, relation_bias=biases).last_hidden_state
+        found = torch.autograd.grad((states * inputs_BTH).sum(), biases, allow_unused=True)
+    model.train(mode)
+    if any(gradient is None or not gradient.any() for gradient in found):
+        raise ConfigError(
+            f"{type(model).__name__} does not hand relations to the attention of all its layers; "
+            "choose for example gpt2, qwen2, qwen3 or llama, or set model.relations to null"
+        )
+
+
+register()
