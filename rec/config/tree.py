@@ -189,9 +189,12 @@ class Data:
     max_items: int = 50
     """Items in a training window and in the history of a query; longer histories become several windows."""
     negatives: int = 0
-    """Sampled items per window, shared by its positions, never among the user's training items."""
+    """Sampled items that the positions of a window share."""
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
     """Distribution of the negatives: over the catalogue, or by training interactions."""
+    negatives_of: Literal["window", "step"] = "window"
+    """window draws them for each window, none among the user's training items; step draws them once for all windows of
+    a step, which is several times faster, and leaves out, at each position, only its own target."""
     prefetch: int = 2
     """Steps whose batches are prepared ahead of use, in a thread."""
 

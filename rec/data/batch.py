@@ -31,7 +31,10 @@ class Sequences(NamedTuple):
     first_B: Tensor
     """int64 item rows predicted from the user token alone; `PADDING` where there is none."""
     negatives_BK: Tensor
-    """int64 item rows that are in none of the user's training interactions; K may be 0."""
+    """int64 item rows that are in none of the user's training interactions; K may be 0.
+
+    Where all windows of a step share their negatives, one row, (1, K), which may hold targets.
+    """
     log_q_BK: Tensor
     """float32 log probability of each negative under the distribution it was drawn from."""
     key_B: Tensor
@@ -46,7 +49,8 @@ class Sequences(NamedTuple):
 
     def take(self, rows: list[int]) -> "Sequences":
         """Some windows of the batch, in the order given; what belongs to the whole step stays whole."""
-        mine = {name: tensor[rows] for name, tensor in self._asdict().items() if not name.startswith("step_")}
+        windows = len(self.user_B)
+        mine = {name: tensor[rows] for name, tensor in self._asdict().items() if tensor.shape[:1] == (windows,)}
         return self._replace(**mine)
 
 

@@ -1,4 +1,4 @@
-"""Negatives: items sampled for a user, none of which is in the user's training interactions."""
+"""Negatives: items sampled for a user, none of them in the user's training interactions; or for everybody."""
 
 from typing import Literal
 
@@ -18,6 +18,11 @@ class Negatives:
         self.probability = np.concatenate([[0.0], weights / weights.sum()])  # (items + 1)
         self.cumulative = np.cumsum(self.probability)
         self.cumulative /= self.cumulative[-1]  # exactly 1 from the last item that can be drawn
+
+    def sample_for_all(self, key: Keys, count: int) -> tuple[IntArray, FloatArray]:
+        """Sampled items for everybody, with replacement, from one key: (1, K) int64 item rows, and float32 log Q."""
+        drawn = np.searchsorted(self.cumulative, uniform(key, count, salt=0), side="right")
+        return drawn, np.log(self.probability[drawn]).astype(np.float32)
 
     def sample(self, users: IntArray, keys: Keys, count: int) -> tuple[IntArray, FloatArray]:
         """Sampled items of each user, with replacement, and how probable each was.

@@ -49,7 +49,11 @@ class NextItems:
     def batch(self, step: int, windows: Windows, together: Windows) -> Sequences:
         dataset, width = self.dataset, max(1, int(windows.length.max()))
         key_B = keys(self.seed, step, windows.number)
-        negatives_BK, log_q_BK = self.negatives.sample(windows.user, key_B, self.data.negatives)
+        step_key = keys(self.seed, step, ALL)
+        if self.data.negatives_of == "step":
+            negatives_BK, log_q_BK = self.negatives.sample_for_all(step_key, self.data.negatives)
+        else:
+            negatives_BK, log_q_BK = self.negatives.sample(windows.user, key_B, self.data.negatives)
         items_BT = _gather(dataset.item_rows, windows.start, windows.length, width)
         times_BT = _gather(dataset.times, windows.start, windows.length, width) if dataset.has_times else 0 * items_BT
         return Sequences(
@@ -62,7 +66,7 @@ class NextItems:
             log_q_BK=torch.from_numpy(log_q_BK),
             key_B=torch.from_numpy(key_B.view(np.int64).copy()),
             step_users_S=_int64(np.unique(together.user)),
-            step_key=torch.from_numpy(keys(self.seed, step, ALL).view(np.int64).copy())[0],
+            step_key=torch.from_numpy(step_key.view(np.int64).copy())[0],
         )
 
 

@@ -15,6 +15,9 @@ from rec.models.base import Loss
 from rec.nn import losses
 from rec.nn.tables import Tables
 
+NOTHING = -1e9
+"""A score whose exponential is 0, and finite, so that no difference of two is not a number."""
+
 
 def terms(
     weights: LossWeights,
@@ -45,22 +48,33 @@ def terms(
     if weights.need_negatives:
         target_ND, negative_BKD = F.embedding(target_N, items_CD), F.embedding(batch.negatives_BK, items_CD)
         positive_N = (query_ND * target_ND).sum(1)
-        negative_NK = (queries_BPD @ negative_BKD.mT)[row_N, place_N]
+        negative_NK = _against(queries_BPD, row_N, place_N, batch.negatives_BK, negative_BKD, target_N)
+        log_q_NK = batch.log_q_BK.expand(len(batch.user_B), -1)[row_N]
     if weights.sampled_softmax:
-        parts["sampled_softmax"] = losses.sampled_softmax(positive_N, negative_NK, batch.log_q_BK[row_N])
+        parts["sampled_softmax"] = losses.sampled_softmax(positive_N, negative_NK, log_q_NK)
     if weights.gbce:
         parts["gbce"] = losses.gbce(positive_N, negative_NK, len(items_CD) - 1, weights.gbce_calibration)
     if weights.bpr_context:
         parts["bpr_context"] = losses.bpr(positive_N, negative_NK)
     if weights.bpr_user:
         user_BD = tables.users(batch.user_B).float()
-        user_NK = (user_BD[:, None] @ negative_BKD.mT)[row_N, 0]
+        user_NK = _against(user_BD[:, None], row_N, 0 * place_N, batch.negatives_BK, negative_BKD, target_N)
         parts["bpr_user"] = losses.bpr((user_BD[row_N] * target_ND).sum(1), user_NK)
     if weights.l2:
         squares = [table.weight.float().square().mean() for table in (tables.user, tables.item) if table is not None]
         # times the positions: a mean over the tables that survives the trainer's division by all positions
         parts["l2"] = len(target_N) * torch.stack(squares).sum() / 2
     return parts
+
+
+def _against(
+    queries_BPD: Tensor, row_N: Tensor, place_N: Tensor, negatives_BK: Tensor, negative_BKD: Tensor, target_N: Tensor
+) -> Tensor:
+    """(N, K) scores of the negatives at some places. Shared ones may be a place's own target, which scores nothing."""
+    if len(negatives_BK) == len(queries_BPD) > 1:
+        return (queries_BPD @ negative_BKD.mT)[row_N, place_N]
+    scores_NK = queries_BPD[row_N, place_N] @ negative_BKD[0].mT
+    return scores_NK.masked_fill(negatives_BK == target_N[:, None], NOTHING)
 
 
 def weighted(weights: Mapping[str, float], parts: dict[str, Tensor]) -> Loss:

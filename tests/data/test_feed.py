@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,6 +170,22 @@ class TestNegatives:
         assert np.isfinite(log_q).all()
         for user, row in zip(users, drawn, strict=True):
             assert not np.isin(row, mixed.train_items(user)).any()
+
+    @pytest.mark.parametrize("sampling", SAMPLINGS)
+    def test_those_of_a_step_are_the_same_for_every_window_and_rank_and_follow_the_whole_distribution(
+        self, mixed: Dataset, feeds: Any, sampling: Any
+    ):
+        options = {"negatives": 4000, "negatives_of": "step", "negative_sampling": sampling}
+        steps = [feeds(mixed, Ranks(rank, world, rank), **options).step(3) for rank, world in ((0, 1), (0, 2), (1, 2))]
+        batches = [batch for step in steps for batch in step.batches]
+        drawn, log_q = batches[0].negatives_BK, batches[0].log_q_BK
+        assert drawn.shape == log_q.shape == (1, 4000)
+        assert all(torch.equal(batch.negatives_BK, drawn) and torch.equal(batch.log_q_BK, log_q) for batch in batches)
+        weights = np.ones(31) if sampling == "uniform" else mixed.train_counts.astype(float)
+        expected = np.concatenate([[0], weights[1:] / weights[1:].sum()])
+        np.testing.assert_allclose(log_q[0].exp().numpy(), expected[drawn[0].numpy()], rtol=1e-5)
+        assert np.abs(np.bincount(drawn[0].numpy(), minlength=31) / 4000 - expected).max() < 0.03
+        assert not torch.equal(feeds(mixed, **options).step(4).batches[0].negatives_BK, drawn)
 
     @pytest.mark.parametrize("sampling", SAMPLINGS)
     def test_they_follow_the_distribution_that_is_left_and_log_q_is_its_logarithm(self, mixed: Dataset, sampling: Any):

@@ -1,6 +1,7 @@
 """The soft-token recommender: the contract over three families of backbone, and what is its own."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,33 @@ class TestQwen3(RecommenderContract):
 class TestWithoutUserToken(RecommenderContract):
     config = soft_token("qwen3", loss=LossWeights(cross_entropy=1.0, gbce=0.5, l2=0.01), user_token=False, dropout=0.1)
     learns = soft_token("gpt2", user_token=False)
+
+
+@torch.no_grad()
+def test_negatives_of_a_step_count_everywhere_but_at_their_own_position_as_target(mixed: Dataset):
+    """Term by term against sums over single positions in fp64."""
+    model = make(soft_token(loss=replace(EVERYTHING, l2=0, cross_entropy=0), init_std=0.3), mixed.users, mixed.items)
+    batch = batch_of(mixed, negatives_of="step", negatives=40)
+    parts = model(batch).parts
+    queries = model.queries(batch.user_B, batch.items_BT).double()[:, 1:]
+    table, users = model.tables.item.weight.double(), model.tables.users(batch.user_B).double()
+    negatives, log_q = batch.negatives_BK[0], batch.log_q_BK[0].double()
+    expected = {"sampled_softmax": 0.0, "bpr_context": 0.0, "bpr_user": 0.0}
+    hits = 0
+    for row, place in torch.nonzero(batch.targets_BT).tolist():
+        target = batch.targets_BT[row, place]
+        others = negatives != target
+        hits += int((~others).sum())
+        for name, query in (("bpr_context", queries[row, place]), ("bpr_user", users[row])):
+            expected[name] += float(-torch.log(torch.sigmoid((table[target] - table[negatives[others]]) @ query)).sum())
+        score = table[[target, *negatives[others]]] @ queries[row, place]
+        corrected = score[1:] - log_q[others] - math.log(len(negatives))
+        expected["sampled_softmax"] += float(torch.cat([score[:1], corrected]).logsumexp(0) - score[0])
+    assert hits  # else nothing is shown
+    for name, value in expected.items():
+        assert parts[name].item() == pytest.approx(value, rel=1e-4), name
+    halves = [model(batch.take(rows)) for rows in ([0, 1, 2], [3, 4, 5, 6, 7])]
+    assert sum(half.total.item() for half in halves) == pytest.approx(model(batch).total.item(), rel=1e-5)
 
 
 def test_the_published_run_has_its_published_number_of_parameters():
