@@ -11,6 +11,9 @@ from rec.data.batch import Queries, Sequences
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.data.views import NextItems
+from rec.graph.build import build as build_graph
+from rec.graph.build import existing
+from rec.graph.graph import Graph
 from rec.models import build
 from rec.models.base import Recommender
 from rec.ranks import Ranks
@@ -47,9 +50,19 @@ def soft_token(architecture: str = "gpt2", **options: Any) -> SoftToken:
     return SoftToken(**{"backbone": decoder(architecture), "dim": 16, **options})
 
 
-def make(config: Model, users: int, items: int, seed: int = 0) -> Recommender:
+def make(config: Model, users: int, items: int, seed: int = 0, graph: Graph | None = None) -> Recommender:
     torch.manual_seed(seed)
-    return build(config, users=users, items=items)
+    return build(config, users=users, items=items, graph=graph)
+
+
+def graph(dataset: Dataset) -> Graph:
+    """The dataset's train graph, made if it is not there."""
+    return existing(dataset, 4) or build_graph(dataset, top=4)
+
+
+def make_for(config: Model, dataset: Dataset, seed: int = 0) -> Recommender:
+    """The model for a dataset, with its graph where it needs one."""
+    return make(config, dataset.users, dataset.items, seed, graph(dataset) if config.needs_graph else None)
 
 
 def a_run(dataset: Dataset, out: Path, model: Model, **groups: Any) -> Run:

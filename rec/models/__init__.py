@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from rec.config.tree import LightGcn as LightGcnConfig
 from rec.config.tree import Model, Run
 from rec.config.tree import Sasrec as SasrecConfig
 from rec.config.tree import SoftToken as SoftTokenConfig
@@ -12,6 +13,7 @@ from rec.data.views import NextItems, View
 from rec.errors import ConfigError
 from rec.graph.graph import Graph
 from rec.models.base import Recommender
+from rec.models.lightgcn import LightGcn
 from rec.models.sasrec import Sasrec
 from rec.models.soft_token import SoftToken
 
@@ -42,10 +44,13 @@ def build(
     assert graph is not None or not config.needs_graph
     model: Recommender
     match config:
+        case LightGcnConfig():
+            assert graph is not None
+            model = LightGcn(config, graph)
         case SasrecConfig():
             model = Sasrec(config, items=items)
         case SoftTokenConfig():
-            model = SoftToken(config, users=users, items=items, saved=saved, weights=weights)
+            model = SoftToken(config, users=users, items=items, graph=graph, saved=saved, weights=weights)
     _freeze(model, config.freeze)
     return model
 
