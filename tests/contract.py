@@ -15,7 +15,7 @@ from rec.config.tree import Data, Eval, Model, Optim, Train
 from rec.data.dataset import Dataset, ragged
 from rec.models.base import Loss, Recommender
 from tests.eval.tiny import leave_one_out, write
-from tests.small import a_run, batch_of, make, padded, queries
+from tests.small import a_run, batch_of, make_for, padded, queries
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -27,7 +27,7 @@ class RecommenderContract:
     learns: ClassVar[Model]
 
     def model(self, dataset: Dataset) -> Recommender:
-        return make(self.config, dataset.users, dataset.items)
+        return make_for(self.config, dataset)
 
     def batch(self, dataset: Dataset, **options: int):
         return batch_of(dataset, predict_first=self.config.predict_first, **options)
@@ -108,7 +108,7 @@ class RecommenderContract:
                 assert torch.equal(one, another)
 
     def test_saved_weights_score_bit_for_bit_the_same(self, mixed: Dataset):
-        model, other = self.model(mixed).eval(), make(self.config, mixed.users, mixed.items, seed=99).eval()
+        model, other = self.model(mixed).eval(), make_for(self.config, mixed, seed=99).eval()
         query = queries([3], [[4, 5, 6]])
         with torch.no_grad():
             assert not torch.equal(model(query), other(query))
