@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from rec.data.options import Options
 from rec.data.ordered import Ordered
-from rec.data.raw.values import Chunk, milliseconds
+from rec.data.raw.chunk import Chunk
+from rec.data.raw.values import milliseconds
 from rec.errors import ConfigError
 
 RowFilter = tuple[str, Callable[[Chunk], npt.NDArray[np.bool_]]]
@@ -94,9 +95,14 @@ def sample(log: Ordered, users: int, seed: int, ids: pa.StringArray) -> None:
 
 def drawn(ids: pa.StringArray, codes: npt.NDArray[np.int64], seed: int, purpose: str) -> npt.NDArray[np.int64]:
     """The codes in an order that depends on seed, purpose and external id alone, on no order of the input."""
+    return codes[np.argsort(keys_of(ids.take(pa.array(codes)), seed, purpose), kind="stable")]
+
+
+def keys_of(ids: pa.StringArray, seed: int, purpose: str) -> npt.NDArray[np.uint64]:
+    """(ids) a random number of each, which depends on seed, purpose and external id alone."""
     salt = blake2b(f"{purpose} {seed}".encode(), digest_size=16).digest()
-    keys = [blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in ids.take(pa.array(codes)).to_pylist()]
-    return codes[np.argsort(np.array(keys, "S8").view(">u8") if keys else np.empty(0, np.uint64), kind="stable")]
+    keys = b"".join(blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in ids.to_pylist())
+    return np.frombuffer(keys, ">u8").astype(np.uint64)
 
 
 def _needed(values: npt.NDArray[Any] | None, option: str, role: str) -> npt.NDArray[Any]:
