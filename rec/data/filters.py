@@ -15,7 +15,7 @@ import pyarrow as pa
 from rec.data.options import Options
 from rec.data.ordered import Ordered
 from rec.data.raw.chunk import Chunk
-from rec.data.raw.values import milliseconds
+from rec.data.raw.values import milliseconds, words
 from rec.errors import ConfigError
 
 RowFilter = tuple[str, Callable[[Chunk], npt.NDArray[np.bool_]]]
@@ -35,7 +35,12 @@ def row_filters(options: Options) -> list[RowFilter]:
         until = milliseconds(options.until)
         filters.append((f"until {options.until}", lambda chunk: _needed(chunk.time, "--until", "time") < until))
     if (fewest := options.min_words) is not None:
-        filters.append((f"min-words {fewest}", lambda chunk: _needed(chunk.words, "--min-words", "text") >= fewest))
+        filters.append(
+            (
+                f"min-words {fewest}",
+                lambda chunk: words(_needed(chunk.texts.get("review"), "--min-words", "text")) >= fewest,
+            )
+        )
     return filters
 
 
@@ -105,7 +110,7 @@ def keys_of(ids: pa.StringArray, seed: int, purpose: str) -> npt.NDArray[np.uint
     return np.frombuffer(keys, ">u8").astype(np.uint64)
 
 
-def _needed(values: npt.NDArray[Any] | None, option: str, role: str) -> npt.NDArray[Any]:
+def _needed(values: Any, option: str, role: str) -> Any:
     if values is None:
         raise ConfigError(f"{option} needs a {role}, which this log has not; name its column with --{role}-column")
     return values

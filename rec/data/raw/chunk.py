@@ -41,8 +41,6 @@ class Chunk:
     time: npt.NDArray[np.int64] | None
     """Milliseconds since 1970."""
     rating: npt.NDArray[np.float32] | None
-    words: npt.NDArray[np.int32] | None
-    """Words of the review."""
     split: pa.DictionaryArray | None
     texts: Mapping[str, pa.Array]
     """Name -> texts, as they were found."""

@@ -43,13 +43,12 @@ class Values:
 
     def check(self, raw: Raw) -> Chunk:
         """Raises DatasetError at the first row that cannot be used, or leaves such rows out."""
-        found: dict[str, Any] = {"time": None, "rating": None, "words": None, "split": None}
+        found: dict[str, Any] = {"time": None, "rating": None, "split": None}
         texts = {TEXTS[role]: column for role, column in raw.columns.items() if role in TEXTS}
         fine = np.ones(raw.rows, np.bool_)
         reasons: list[tuple[Flags, Callable[[int], str]]] = []
         for role, column in raw.columns.items():
             if role in TEXTS:
-                found |= {"words": words(column)} if role == "text" else {}
                 continue
             reader = _READERS.get(role, _ids) if role != "time" else self._times
             found[role], good = reader(column)
