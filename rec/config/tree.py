@@ -8,29 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rec.errors import ConfigError
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ConfigError(message) unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """A Hugging Face decoder, fed with vectors instead of tokens."""
-
-    source: str | None = None
-    """Hub name or local folder to take the configuration and weights from; null builds `architecture` from `config`."""
-    pretrained: bool = True
-    """Whether the weights of `source` are loaded; false keeps its shape with random weights."""
-    architecture: str = "gpt2"
-    """Model type in Transformers' own name (gpt2, qwen2, qwen3, llama, ...), used where `source` is null."""
-    config: Mapping[str, int | float | str | bool] = field(default_factory=dict)
-    """Values that replace those of the Hugging Face configuration, under its own names."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+from rec.config.graph_llm import GraphLlm as GraphLlm
+from rec.config.parts import Backbone as Backbone
+from rec.config.parts import PaperRelations as PaperRelations
+from rec.config.parts import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +45,6 @@ class LossWeights:
     def need_negatives(self) -> bool:
         """Whether any term compares the target with sampled items."""
         return any((self.sampled_softmax, self.gbce, self.bpr_context, self.bpr_user))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperRelations:
-    """A constant added to attention for every count of hops between two nodes of the train graph (arXiv 2402.09617)."""
-
-    kind: Literal["paper"] = "paper"
-    """Chooses these relations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +167,7 @@ class Sasrec:
         )
 
 
-Model = SoftToken | Sasrec
+Model = SoftToken | Sasrec | GraphLlm
 """The recommenders; `kind` chooses one."""
 
 
@@ -362,6 +335,8 @@ class Run:
     """Seed of everything random: initial weights, order, negatives, dropout."""
     out: Path = Path("runs")
     """Folder that holds the run folders."""
+    init_from: Path | None = None
+    """Folder of an earlier run on the same dataset, whose best model's weights this one starts from."""
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; choose a whole number from 0 to below 2^63")
