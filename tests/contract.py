@@ -15,7 +15,7 @@ from rec.config.tree import Data, Eval, Model, Optim, Train
 from rec.data.dataset import Dataset, ragged
 from rec.models.base import Loss, Recommender
 from tests.eval.tiny import leave_one_out, write
-from tests.small import a_run, batch_of, graph, make_for, padded, queries
+from tests.small import a_run, batch_of, graph_for, make_for, padded, queries
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -129,7 +129,7 @@ class RecommenderContract:
             train=Train(steps=60, trackers=()), eval=Eval(select="ndcg@10"),
         )  # fmt: skip
         if self.learns.needs_graph:
-            graph(rings)
+            graph_for(rings)
         assert execute(run) == 0
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         assert next(line["valid/ndcg@10"] for line in lines if "valid/ndcg@10" in line) > self.ranks_first

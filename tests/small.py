@@ -55,18 +55,21 @@ def make(config: Model, users: int, items: int, seed: int = 0, graph: Graph | No
     return build(config, users=users, items=items, graph=graph)
 
 
-def graph(dataset: Dataset) -> Graph:
-    """The dataset's train graph, made if it is not there."""
-    return existing(dataset, 4) or build_graph(dataset, top=4)
-
-
 def make_for(config: Model, dataset: Dataset, seed: int = 0) -> Recommender:
-    """The model for a dataset, with its graph where it needs one."""
-    return make(config, dataset.users, dataset.items, seed, graph(dataset) if config.needs_graph else None)
+    """A model for a dataset, with the train graph if it needs one."""
+    graph = graph_for(dataset) if config.needs_graph else None
+    return make(config, dataset.users, dataset.items, seed, graph)
+
+
+def graph_for(dataset: Dataset, top: int = 8) -> Graph:
+    """The train graph of a dataset; it is made in the dataset's folder where it is not there yet."""
+    return existing(dataset, top) or build_graph(dataset, top=top)
 
 
 def a_run(dataset: Dataset, out: Path, model: Model, **groups: Any) -> Run:
-    """A run without trackers, whose groups are given as objects."""
+    """A run without trackers, whose groups are given as objects; the graph of the dataset is made if it needs one."""
+    if model.needs_graph:
+        graph_for(dataset)
     defaults: dict[str, Any] = {
         "data": Data(global_batch=12, micro_batch=12, max_items=8),
         "train": Train(steps=6, log_every=1, trackers=()),

@@ -11,7 +11,7 @@ from launch.command import DONE, STOPPED
 from rec.config.tree import Group, LightGcn, LightGcnPart, LossWeights, Model, Optim, Run, Sasrec
 from rec.data.dataset import Dataset
 from tests.dist.runs import STEPS, a_random_run, assert_close, curve_of, execute_on
-from tests.small import EVERYTHING, graph, saved_tensors, soft_token
+from tests.small import EVERYTHING, graph_for, saved_tensors, soft_token
 
 pytest.importorskip("deepspeed.runtime.zero.muon.muon_optimizer", reason="install kindling[deepspeed]")
 
@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[Model, dict[str, Group]]] = {
 
 
 def a_model_run(dataset: Dataset, out: Path, name: str, micro_batch: int = 12, **train: str) -> Run:
-    graph(dataset)
+    graph_for(dataset)
     model, groups = MODELS[name]
     optim = Optim(lr=3e-3, warmup=2, weight_decay=0.01, groups=groups)
     return dataclasses.replace(a_random_run(dataset, out, "gpt2", micro_batch, **train), model=model, optim=optim)

@@ -17,7 +17,7 @@ from rec.models.base import Recommender
 from rec.models.gnn import Gnn
 from tests.contract import RecommenderContract
 from tests.eval.tiny import write
-from tests.small import EVERYTHING, a_run, batch_of, graph, make, make_for, queries, soft_token
+from tests.small import EVERYTHING, a_run, batch_of, graph_for, make, make_for, queries, soft_token
 
 GNN = LightGcnPart(loss=0.2)
 
@@ -67,7 +67,7 @@ def rewired(dataset: Dataset, users: set[int], root: Path) -> Graph:
         for user in range(1, dataset.users + 1)
         for row in [dataset.item_rows[dataset.offsets[user] : dataset.offsets[user + 1]]]
     ]
-    return graph(write(root, sequences, dataset.items))
+    return graph_for(write(root, sequences, dataset.items))
 
 
 def loss_and_gradients(model: Recommender, batch) -> list[torch.Tensor]:
@@ -88,7 +88,7 @@ def test_no_bit_of_loss_or_gradient_hangs_on_edges_of_the_users_of_the_step(mixe
     micro = batch.take([0, 1])
     found = {
         name: loss_and_gradients(make(config, mixed.users, mixed.items, graph=one), micro)
-        for name, one in {"as it is": graph(mixed), **graphs}.items()
+        for name, one in {"as it is": graph_for(mixed), **graphs}.items()
     }
     assert all(torch.equal(a, b) for a, b in zip(found["as it is"], found["own"], strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(found["as it is"], found["others"], strict=True))
@@ -100,7 +100,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     random = np.random.default_rng(5)
     walks = [random.permutation(2000)[:5] + 1 for _ in range(600)]
     dataset = write(tmp_path_factory.mktemp("noise") / "log", walks, 2000)
-    graph(dataset)
+    graph_for(dataset)
     return dataset
 
 
