@@ -7,7 +7,8 @@ projected into the language model's space, which is fully fine-tuned on them.
     query    q_t = W_o h_t,   h = backbone(x)
     score    s(t, j) = q_t . e_j      on the item table itself ("tied")
 
-With `relations`, attention reads how two tokens are related in the train graph (`rec.models.relations`).
+With `relations`, attention reads how two tokens are related in the train graph (`rec.models.relations`); with
+`following`, s also has what followed the last items in the train graph (`rec.nn.following`).
 
 Where this deviates from the systems it comes from: padding is not a class of the softmax; the loss is summed and
 divided by the scored positions of the whole step; the first item may be predicted from the user token; an unknown
@@ -26,6 +27,7 @@ from rec.data.dataset import TRAIN_STOP, Dataset
 from rec.graph.graph import Graph
 from rec.models import relations
 from rec.models.base import Loss, Recommender
+from rec.models.following import Following
 from rec.models.terms import terms, weighted
 from rec.nn import backbone
 from rec.nn.dropout import Keys, keep
@@ -61,6 +63,8 @@ class SoftToken(Recommender):
         self.relations = relations.build(
             config.relations, graph, heads=decoder.num_attention_heads, layers=decoder.num_hidden_layers
         )
+        assert graph is not None or not config.needs_graph
+        self.following = Following(config.following, graph) if config.following and graph else None
         self.backbone: nn.Module = backbone.build(
             config.backbone,
             shape,
@@ -123,4 +127,5 @@ class SoftToken(Recommender):
         last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
         query_BD = query[torch.arange(len(query), device=query.device), last_B]
         with torch.autocast(query.device.type, enabled=False):  # ties count against the model: scores are fp32
-            return query_BD.float() @ self.tables.item.weight.float().t()
+            scores_BC = query_BD.float() @ self.tables.item.weight.float().t()
+            return scores_BC if self.following is None else scores_BC + self.following(queries.history_BT)
