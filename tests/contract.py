@@ -15,7 +15,7 @@ from rec.config.tree import Data, Eval, Model, Optim, Train
 from rec.data.dataset import Dataset, ragged
 from rec.models.base import Loss, Recommender
 from tests.eval.tiny import leave_one_out, write
-from tests.small import a_run, batch_of, graph_for, make_for, padded, queries
+from tests.small import a_run, batch_of, make_for, padded, queries
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -128,8 +128,6 @@ class RecommenderContract:
             data=Data(global_batch=48, micro_batch=24, max_items=12, negatives=8), optim=Optim(lr=5e-3, warmup=10),
             train=Train(steps=60, trackers=()), eval=Eval(select="ndcg@10"),
         )  # fmt: skip
-        if self.learns.needs_graph:
-            graph_for(rings)
         assert execute(run) == 0
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         assert next(line["valid/ndcg@10"] for line in lines if "valid/ndcg@10" in line) > self.ranks_first

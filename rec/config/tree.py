@@ -29,6 +29,25 @@ class LearnedRelations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Following:
+    """What followed a history's last items in the train graph, added to the scores when the model is asked."""
+
+    kind: Literal["following"] = "following"
+    """Chooses this part."""
+    weight: float = 3.0
+    """Of log(1 + strength) in a score; choose it by validation, as it is not learned."""
+    window: int = 10
+    """Last items of a history whose followers count."""
+    decay: float = 0.5
+    """Worth of an item against the one after it."""
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, f"model.following.weight is {self.weight}; choose a positive weight")
+        require(self.window > 0, f"model.following.window is {self.window}; choose a positive number of items")
+        require(0 < self.decay <= 1, f"model.following.decay is {self.decay}; choose from above 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SoftToken:
     """The LLM reads [user, item_1 .. item_T] as vectors and its last state is matched against the item table."""
 
@@ -55,7 +74,9 @@ class SoftToken:
     loss: LossWeights = field(default_factory=LossWeights)
     """The terms of the loss."""
     relations: PaperRelations | LearnedRelations | None = None
-    """How tokens are related in the train graph, added to attention; null reads no graph."""
+    """How tokens are related in the train graph, added to attention; null adds nothing."""
+    following: Following | None = None
+    """What follows what in the train graph, added to the scores; null adds nothing."""
     gnn: LightGcnPart | None = None
     """A graph network that is trained along, for example {kind: lightgcn}; null is none."""
 
@@ -67,7 +88,7 @@ class SoftToken:
     @property
     def needs_graph(self) -> bool:
         """Whether the train graph is read: asked of every recommender."""
-        return self.relations is not None or self.gnn is not None
+        return any(part is not None for part in (self.relations, self.following, self.gnn))
 
     def __post_init__(self) -> None:
         require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")

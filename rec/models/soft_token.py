@@ -9,7 +9,8 @@ projected into the language model's space, which is fully fine-tuned on them.
 
 With `model.gnn` the vector of an item is e_j + gate * g_j, where g_j comes from the train graph (`rec.models.gnn`).
 
-With `relations`, attention reads how two tokens are related in the train graph (`rec.models.relations`).
+With `relations`, attention reads how two tokens are related in the train graph (`rec.models.relations`); with
+`following`, s also has what followed the last items in the train graph (`rec.nn.following`).
 
 Where this deviates from the systems it comes from: padding is not a class of the softmax; the loss is summed and
 divided by the scored positions of the whole step; the first item may be predicted from the user token; an unknown
@@ -29,6 +30,7 @@ from rec.data.dataset import TRAIN_STOP, Dataset
 from rec.graph.graph import Graph
 from rec.models import relations
 from rec.models.base import Loss, Recommender
+from rec.models.following import Following
 from rec.models.gnn import Gnn
 from rec.models.terms import terms, weighted
 from rec.nn import backbone
@@ -65,6 +67,8 @@ class SoftToken(Recommender):
         self.relations = relations.build(
             config.relations, graph, heads=decoder.num_attention_heads, layers=decoder.num_hidden_layers
         )
+        assert graph is not None or not config.needs_graph
+        self.following = Following(config.following, graph) if config.following and graph else None
         self.backbone: nn.Module = backbone.build(
             config.backbone,
             shape,
@@ -112,8 +116,8 @@ class SoftToken(Recommender):
         `items_CD` are the vectors of `items`; None takes the item table as it is.
         """
         items_BT = batch.history_BT if isinstance(batch, Queries) else batch.items_BT
-        items_CD = self.tables.item.weight if items_CD is None else items_CD
-        inputs, shown_B = self.heads.item_in(F.embedding(items_BT, items_CD, padding_idx=PADDING)), None
+        vectors_CD = self.tables.item.weight if items_CD is None else items_CD
+        inputs, shown_B = self.heads.item_in(F.embedding(items_BT, vectors_CD, padding_idx=PADDING)), None
         if self.heads.user_in is not None:
             shown_B = self.tables.known(batch.user_B)
             if self.training and self.config.user_dropout:
@@ -147,4 +151,5 @@ class SoftToken(Recommender):
         last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
         query_BD = query[torch.arange(len(query), device=query.device), last_B]
         with torch.autocast(query.device.type, enabled=False):  # ties count against the model: scores are fp32
-            return query_BD.float() @ items_CD.float().t()
+            scores_BC = query_BD.float() @ items_CD.float().t()
+            return scores_BC if self.following is None else scores_BC + self.following(queries.history_BT)

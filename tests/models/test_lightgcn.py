@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,10 @@ def test_a_user_is_scored_by_their_vector_and_a_stranger_by_the_mean_of_their_hi
 
 def test_without_a_graph_one_is_asked_for(tmp_path: Path):
     dataset = write(tmp_path / "bare", [[1, 2, 3, 4]], 5)
+    run = a_run(dataset, tmp_path, LightGcn(), data=Data(negatives=4))
+    shutil.rmtree(dataset.root / "graph")
     with pytest.raises(DatasetError, match=r"has no graph; make it with `kindling graph .*bare`"):
-        graph_of(a_run(dataset, tmp_path, LightGcn(), data=Data(negatives=4)), dataset)
+        graph_of(run, dataset)
 
 
 @pytest.mark.parametrize(
