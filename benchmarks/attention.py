@@ -93,9 +93,7 @@ def stepping(dataset: Dataset, graph: Graph, batch: Sequences, config: SoftToken
     return step
 
 
-def measured(
-    dataset: Dataset, graph: Graph, batch: Sequences, width: int, layers: int, repeats: int
-) -> dict[str, Any]:
+def measured(dataset: Dataset, graph: Graph, batch: Sequences, width: int, layers: int, repeats: int) -> dict[str, Any]:
     shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, "head_dim": HEAD}
     heads = dict.fromkeys(("num_attention_heads", "num_key_value_heads"), width // HEAD)
     config = {
