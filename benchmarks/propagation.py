@@ -18,12 +18,14 @@ import torch
 from rec.nn.propagate import Edges, Propagation
 
 USERS, ITEMS, EDGES, WIDTH, LAYERS, HIDDEN = 250_000, 200_000, 8_000_000, 64, 3, 128
+FAN_OUT, ASKED = 10, 2000
 
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--threads", type=int, default=2)
     given.add_argument("--repetitions", type=int, default=5)
+    given.add_argument("--cases", nargs="+", default=[""], help="words of those to measure, beside the reference")
     asked = given.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
@@ -56,20 +58,29 @@ def main() -> None:
         return lambda: backward(*block(user_UD, item_ID, *hidden, want_users=users))
 
     key = torch.tensor(1)
+    drawing = Propagation(edges(by_user), edges(by_item), layers=LAYERS, fan_out=FAN_OUT)
+    asked_N = torch.randperm(ITEMS)[:ASKED]
+
+    def drawn() -> None:
+        backward(*drawing(user_UD, item_ID, hidden_S, key, want_users=False, item_N=asked_N))
+
     cases = {
         "reference: 12 bare products": bare,
         "forward and backward": ours(plain),
         "the same with 128 users hidden": ours(plain, hidden_S),
         "the same with edge dropout as well": ours(dropping, hidden_S, key),
         "the items' vectors only, with 128 users hidden": ours(plain, hidden_S, users=False),
+        f"the vectors of {ASKED:,} items from {FAN_OUT} drawn neighbours of each node": drawn,
         "left to autograd, without scaling": autograd,
     }
+    cases = {name: case for name, case in cases.items() if any(word in name for word in ("reference", *asked.cases))}
+    clock = time.process_time if asked.threads == 1 else time.perf_counter  # others may use the cores
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(asked.repetitions + 1):
         for name, case in cases.items():
-            begun = time.perf_counter()
+            begun = clock()
             case()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(clock() - begun)
             user_UD.grad = item_ID.grad = None
     reference = next(iter(seconds.values()))
     print(f"{by_user.nnz:,} edges, {asked.threads} threads, a load of {os.getloadavg()[0]:.1f}")
