@@ -110,7 +110,7 @@ class LightGcnPart:
     edge_dropout: float = 0.0
     """Probability that a training step leaves an edge out."""
     loss: float = 0.1
-    """Weight of its own term: BPR of each target against its negatives, their mean, scored by user and item as nodes."""
+    """Weight of its own term: BPR of each target against its negatives (their mean), by user and item as nodes."""
 
     def __post_init__(self) -> None:
         _require_graph_network("model.gnn", self.layers, self.edge_dropout)
