@@ -5,7 +5,7 @@
     python -m benchmarks.study beauty --print             # the commands, and nothing else
 
 What is there already is left as it is, so that the study can be interrupted and typed again. The prepared datasets are
-those of the commands in docs/results.md. `benchmarks/results.py` makes the page of the files written here.
+those of the commands in docs/results.md. `python -m benchmarks.results` makes the page of the files written here.
 """
 
 import argparse
