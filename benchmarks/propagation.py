@@ -6,6 +6,7 @@ products, without scaling, hiding users, or adding layers. Each repetition measu
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -70,11 +71,12 @@ def main() -> None:
             case()
             seconds[name].append(time.perf_counter() - begun)
             user_UD.grad = item_ID.grad = None
-    medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}  # the first warms up
-    reference = next(iter(medians.values()))
-    print(f"{by_user.nnz:,} edges, {asked.threads} threads, medians of {asked.repetitions}")
-    for name, median in medians.items():
-        print(f"| {name} | {median:.2f} | {median / reference:.2f} |")
+    reference = next(iter(seconds.values()))
+    print(f"{by_user.nnz:,} edges, {asked.threads} threads, a load of {os.getloadavg()[0]:.1f}")
+    print(f"medians of {asked.repetitions}: seconds, ratio to the reference of the same repetition")
+    for name, taken in seconds.items():
+        ratios = [mine / bare for mine, bare in zip(taken[1:], reference[1:], strict=True)]  # the first warms up
+        print(f"| {name} | {statistics.median(taken[1:]):.2f} | {statistics.median(ratios):.2f} |")
 
 
 def graph() -> sp.csr_array:

@@ -128,7 +128,9 @@ def main() -> int:
     }
     stale = [path for path, text in pages.items() if replaced(path.read_text(), text) != path.read_text()]
     if "--check" in sys.argv[1:]:
-        print("\n".join(f"{path} is not up to date: run python -m benchmarks.results" for path in stale) or "up to date")
+        print(
+            "\n".join(f"{path} is not up to date: run python -m benchmarks.results" for path in stale) or "up to date"
+        )
         return 1 if stale else 0
     for path, text in pages.items():
         path.write_text(replaced(path.read_text(), text))

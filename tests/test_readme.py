@@ -42,7 +42,7 @@ def test_a_command_that_is_shown_is_understood(page: str, words: list[str], monk
         assert load(ROOT / arguments.config, arguments.overrides)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_that_is_shipped_is_valid(file: Path) -> None:
     if file.parent.name not in ("data", "accelerate", "prompts"):
         assert load(file).name

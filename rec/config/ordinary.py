@@ -69,6 +69,8 @@ class LightGcn:
     """Hops of propagation."""
     edge_dropout: float = 0.0
     """Probability that a training step leaves an edge out."""
+    fan_out: int = 0
+    """Neighbours of a node that a training step draws in each hop, for what it reads; 0 takes the whole graph."""
     init_std: float = 0.1
     """Standard deviation of the tables' initial normal distribution."""
     freeze: tuple[str, ...] = ()
@@ -87,7 +89,8 @@ class LightGcn:
     def __post_init__(self) -> None:
         for name in ("dim", "init_std"):
             require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}; choose a positive number")
-        _require_graph_network("model", self.layers, self.edge_dropout)
+        _require_graph_network("model", self.layers, self.edge_dropout, self.fan_out)
+        require_some_items("model.fan_out", self.fan_out, self.loss)
         require(not self.loss.bpr_user, "model.loss.bpr_user is bpr_context for lightgcn; set that instead")
         terms = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context")
         require(
@@ -109,15 +112,31 @@ class LightGcnPart:
     """Hops of propagation."""
     edge_dropout: float = 0.0
     """Probability that a training step leaves an edge out."""
+    fan_out: int = 0
+    """Neighbours of a node that a training step draws in each hop, for what it reads; 0 takes the whole graph."""
     loss: float = 0.1
     """Weight of its own term: BPR of each target against its negatives (their mean), by user and item as nodes."""
 
     def __post_init__(self) -> None:
-        _require_graph_network("model.gnn", self.layers, self.edge_dropout)
+        _require_graph_network("model.gnn", self.layers, self.edge_dropout, self.fan_out)
         require(self.loss >= 0, f"model.gnn.loss is {self.loss}; choose 0 or more")
 
 
-def _require_graph_network(path: str, layers: int, edge_dropout: float) -> None:
+def require_some_items(path: str, fan_out: int, loss: LossWeights) -> None:
+    """Raises ConfigError where a loss reads all items, of which a fan-out has few."""
+    require(
+        not (fan_out and loss.cross_entropy),
+        f"{path} computes the items of a step only, and model.loss.cross_entropy reads all; set it to 0, "
+        "and model.loss.sampled_softmax to 1 instead",
+    )
+
+
+def _require_graph_network(path: str, layers: int, edge_dropout: float, fan_out: int) -> None:
     """Raises ConfigError unless these are values of a graph network."""
     require(layers > 0, f"{path}.layers is {layers}; choose a positive number")
     require(0 <= edge_dropout < 1, f"{path}.edge_dropout is {edge_dropout}; choose from 0 up to, not including, 1")
+    require(fan_out >= 0, f"{path}.fan_out is {fan_out}; choose 0 (the whole graph) or more neighbours")
+    require(
+        not (fan_out and edge_dropout),
+        f"{path}.fan_out and {path}.edge_dropout both leave edges out; set one of them to 0",
+    )

@@ -12,6 +12,7 @@ from rec.config.graph_llm import GraphLlm as GraphLlm
 from rec.config.ordinary import LightGcn as LightGcn
 from rec.config.ordinary import LightGcnPart as LightGcnPart
 from rec.config.ordinary import Sasrec as Sasrec
+from rec.config.ordinary import require_some_items
 from rec.config.parts import Backbone as Backbone
 from rec.config.parts import LossWeights as LossWeights
 from rec.config.parts import PaperRelations as PaperRelations
@@ -111,6 +112,8 @@ class SoftToken:
             f"model.loss has no term that trains the backbone; set one of {', '.join(weights)}",
         )
         require(self.init_std > 0, f"model.init_std is {self.init_std}; choose a positive standard deviation")
+        if self.gnn is not None:
+            require_some_items("model.gnn.fan_out", self.gnn.fan_out, self.loss)
 
 
 Model = SoftToken | GraphLlm | Sasrec | LightGcn

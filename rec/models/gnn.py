@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from rec.config.tree import LightGcnPart as Config
 from rec.data.batch import PADDING, Sequences
 from rec.graph.graph import Graph
-from rec.models.edges import propagation
+from rec.models.edges import items_of, propagation
 from rec.nn import losses
 from rec.nn.propagate import Means
 from rec.nn.tables import Tables
@@ -34,14 +34,19 @@ class Gnn(nn.Module):
         super().__init__()
         self.weight = config.loss
         self.tables = Tables(graph.users, graph.items, dim, init_std)
-        self.propagation = propagation(graph, layers=config.layers, dropout=config.edge_dropout)
+        self.propagation = propagation(graph, layers=config.layers, dropout=config.edge_dropout, fan_out=config.fan_out)
         self.gate = nn.Parameter(torch.full((dim,), GATE))
 
     def items(self, batch: Sequences | None) -> Tensor:
-        """g, (items + 1, D) fp32, as a training step may see it; without a batch, of the whole train graph."""
+        """g, (items + 1, D) fp32, as a training step may see it; without a batch, of the whole train graph.
+
+        With a fan-out a step computes those of the items that its batch names; all others are 0.
+        """
         assert self.tables.user is not None
         step = () if batch is None else (batch.step_users_S - 1, batch.step_key)
-        means: Means = self.propagation(self.tables.user.weight, self.tables.item.weight, *step, want_users=False)
+        read_N = None if batch is None else items_of(batch)
+        tables = self.tables.user.weight, self.tables.item.weight
+        means: Means = self.propagation(*tables, *step, want_users=False, item_N=read_N)
         return means.item_ID
 
     def loss(self, batch: Sequences, targets_BP: Tensor, items_CD: Tensor) -> Tensor:

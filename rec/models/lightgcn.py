@@ -19,7 +19,7 @@ from rec.config.tree import LightGcn as Config
 from rec.data.batch import PADDING, Queries, Sequences
 from rec.graph.graph import Graph
 from rec.models.base import Loss, Recommender
-from rec.models.edges import propagation
+from rec.models.edges import items_of, propagation
 from rec.models.terms import terms, weighted
 from rec.nn.propagate import Means
 from rec.nn.tables import Tables
@@ -34,16 +34,19 @@ class LightGcn(Recommender):
         super().__init__()
         self.config = config
         self.tables = Tables(graph.users, graph.items, config.dim, config.init_std)
-        self.propagation = propagation(graph, layers=config.layers, dropout=config.edge_dropout)
+        self.propagation = propagation(graph, layers=config.layers, dropout=config.edge_dropout, fan_out=config.fan_out)
 
-    def means(self, key: Tensor | None = None) -> Means:
-        """E, (users, D) and (items + 1, D); `key` is the step's, for edge dropout."""
+    def means(self, batch: Sequences | None = None) -> Means:
+        """E, (users, D) and (items + 1, D); of a batch in training, with a fan-out only what it reads."""
         assert self.tables.user is not None
-        means: Means = self.propagation(self.tables.user.weight, self.tables.item.weight, key=key)
+        read: dict[str, Tensor] = {}
+        if batch is not None:
+            read = {"key": batch.step_key, "user_N": batch.user_B - 1, "item_N": items_of(batch)}
+        means: Means = self.propagation(self.tables.user.weight, self.tables.item.weight, **read)
         return means
 
     def loss(self, batch: Sequences) -> Loss:
-        user_UD, item_ID = self.means(batch.step_key)
+        user_UD, item_ID = self.means(batch)
         targets = torch.cat([batch.first_B[:, None], batch.targets_BT], 1)
         with torch.autocast(user_UD.device.type, enabled=False):
             query_BPD = F.embedding(batch.user_B - 1, user_UD)[:, None].expand(-1, targets.shape[1], -1)

@@ -56,6 +56,13 @@ def keep_pairs(key: Tensor, left_E: Tensor, right_E: Tensor, p: float) -> Tensor
     return scrambled(left_E ^ right_E * GOLDEN) >= _bound(p)
 
 
+def numbers(key: Tensor, salt: int, row_N: Tensor, count: int) -> Tensor:
+    """(N, count) int64 numbers below 2^32, a hash of a key (), the salt, rows below 2^31, and the place."""
+    left_N = scrambled(row_N.to(torch.int32) * GOLDEN ^ _row(key, salt))
+    place = torch.arange(count, dtype=torch.int32, device=row_N.device) * GOLDEN
+    return scrambled(left_N[:, None] ^ place).long() & 0xFFFFFFFF
+
+
 GOLDEN = -1640531527
 """2^32 / golden ratio, as int32."""
 

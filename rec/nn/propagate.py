@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rec.nn.drawn import mean_of_rows
 from rec.nn.dropout import keep_pairs
 
 
@@ -70,11 +71,12 @@ class Propagation(nn.Module):
         items: the same edges by item: I rows, of which row 0 is padding and has none.
         layers: L.
         dropout: probability that a training step leaves an edge out, in both directions; the others count 1 / (1 - p).
+        fan_out: neighbours that each node draws in a hop where some rows are asked for; 0 propagates the whole graph.
     """
 
-    def __init__(self, users: Edges, items: Edges, *, layers: int, dropout: float = 0.0) -> None:
+    def __init__(self, users: Edges, items: Edges, *, layers: int, dropout: float = 0.0, fan_out: int = 0) -> None:
         super().__init__()
-        self.layers, self.dropout = layers, dropout
+        self.layers, self.dropout, self.fan_out = layers, dropout, fan_out
         for name, tensor in zip(BUFFERS, (*users, *items), strict=True):
             self.register_buffer(name, tensor, persistent=False)
         self._kept: dict[tuple[bool, int, int], Means] = {}
@@ -93,6 +95,8 @@ class Propagation(nn.Module):
         key: Tensor | None = None,
         *,
         want_users: bool = True,
+        user_N: Tensor | None = None,
+        item_N: Tensor | None = None,
     ) -> Means:
         """The means over layers, fp32. In evaluation they are computed once and kept.
 
@@ -102,7 +106,11 @@ class Propagation(nn.Module):
             hidden_S: users, counted from 0, whom the graph does not show; None hides nobody.
             key: int64 (), on which the edge dropout of a training step hangs.
             want_users: false leaves the users' mean out: half of the work.
+            user_N: users, counted from 0, whose vectors a training step reads; those of others may be 0.
+            item_N: items whose vectors a training step reads; None reads all of them, in the whole graph.
         """
+        if self.fan_out and item_N is not None:
+            return self._drawn(user_UD, item_ID, hidden_S, key, user_N if want_users else None, item_N)
         version = (want_users, user_UD._version, item_ID._version)
         keeps = not self.training and not torch.is_grad_enabled() and hidden_S is None
         if keeps and version in self._kept:
@@ -117,6 +125,30 @@ class Propagation(nn.Module):
         if keeps:
             self._kept[version] = means
         return means
+
+    def _drawn(
+        self,
+        user_UD: Tensor,
+        item_ID: Tensor,
+        hidden_S: Tensor | None,
+        key: Tensor | None,
+        user_N: Tensor | None,
+        item_N: Tensor,
+    ) -> Means:
+        """The means of some rows, over some of their neighbours; 0 in other rows."""
+        assert key is not None, "the model must give the key of its step to a training pass"
+        assert user_N is None or hidden_S is None, "a hidden user has no neighbours to draw"
+        user_offsets, user_items, item_offsets, item_users = map(self.get_buffer, BUFFERS)
+        by_user, by_item = (user_offsets, user_items), (item_offsets, item_users)
+        nobody = item_N.new_zeros(0)
+        how = (key, self.layers, self.fan_out)
+        with torch.autocast(user_UD.device.type, enabled=False):
+            user_UD, item_ID = user_UD.float(), item_ID.float()
+            hidden = nobody if hidden_S is None else hidden_S
+            items = mean_of_rows(item_N, item_ID, user_UD, by_item, by_user, hidden, *how)
+            if user_N is None:
+                return Means(user_UD[:0], items)
+            return Means(mean_of_rows(user_N, user_UD, item_ID, by_user, by_item, nobody, *how), items)
 
     def has_edges(self, user_B: Tensor) -> Tensor:
         """(B) users, counted from 0 -> (B) bool: whether the graph knows anything of them."""

@@ -176,10 +176,8 @@ def _following(graph: GraphTensors, tokens: Tokens, own_BT: Tensor, strength_BTT
 def _levels(weight: Tensor, bounds: Tensor) -> Tensor:
     """0 where there is no weight, else 1 and how many bounds it reaches; as `Neighbours.buckets`, rounding included."""
     weight = weight.float()
-    level = (weight > 0).to(torch.int32)
-    for bound in bounds:
-        level += weight >= bound
-    return level * (weight > 0)
+    level = torch.bucketize(weight, bounds, out_int32=True, right=True).add_(1)
+    return level.mul_(weight > 0)
 
 
 def _nodes(user_BT: Tensor, item_BT: Tensor) -> Tensor:

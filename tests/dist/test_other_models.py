@@ -8,18 +8,31 @@ import pytest
 import torch
 
 from launch.command import DONE, STOPPED
-from rec.config.tree import Group, LightGcn, LightGcnPart, LossWeights, Model, Optim, Run, Sasrec
+from rec.config.tree import Group, LearnedRelations, LightGcn, LightGcnPart, LossWeights, Model, Optim, Run, Sasrec
 from rec.data.dataset import Dataset
 from tests.dist.runs import STEPS, a_random_run, assert_close, curve_of, execute_on
-from tests.small import EVERYTHING, graph_for, saved_tensors, soft_token
+from tests.small import EVERYTHING, decoder, graph_for, saved_tensors, soft_token
 
 pytest.importorskip("deepspeed.runtime.zero.muon.muon_optimizer", reason="install kindling[deepspeed]")
 
 SEVERAL = LossWeights(cross_entropy=0.5, bpr_context=0.2, l2=0.01)
 GNN = LightGcnPart(edge_dropout=0.2)
+RELATED = LearnedRelations(per_layer=True)
 MODELS: dict[str, tuple[Model, dict[str, Group]]] = {
     "gnn": (
-        soft_token("qwen3", loss=EVERYTHING, dropout=0.2, user_dropout=0.3, predict_first=True, gnn=GNN),
+        soft_token(
+            "qwen3", loss=EVERYTHING, dropout=0.2, user_dropout=0.3, predict_first=True, relations=RELATED, gnn=GNN
+        ),
+        {"gnn.*": Group(lr=1e-2), "relations.*": Group(lr=5e-3)},
+    ),
+    "drawn": (
+        soft_token(
+            "gpt2",
+            backbone=decoder("gpt2", gradient_checkpointing=True),
+            loss=dataclasses.replace(EVERYTHING, cross_entropy=0.0),
+            relations=LearnedRelations(),
+            gnn=LightGcnPart(layers=3, fan_out=2),
+        ),
         {"gnn.*": Group(lr=1e-2)},
     ),
     "lightgcn": (LightGcn(dim=16, edge_dropout=0.2, loss=SEVERAL), {}),
@@ -46,7 +59,7 @@ def alone(mixed: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [("gnn", strategy) for strategy in ("ddp", "zero1", "zero2", "zero3", "fsdp2")]
-    + [(name, strategy) for name in ("lightgcn", "sasrec") for strategy in ("ddp", "zero3", "fsdp2")],
+    + [(name, strategy) for name in ("drawn", "lightgcn", "sasrec") for strategy in ("ddp", "zero3", "fsdp2")],
 )
 def test_two_ranks_train_like_one_and_go_on_bit_for_bit(
     mixed: Dataset, tmp_path: Path, alone: dict[str, Run], name: str, strategy: str, stop_after: Callable[[int], None]

@@ -1,5 +1,6 @@
 """The graph network beside the sequence: the contract of both, and that no target is read through the graph."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from launch.train import execute
-from rec.config.tree import Data, Eval, LightGcnPart, Optim, Train
+from rec.config.tree import Data, Eval, LearnedRelations, LightGcnPart, LossWeights, Optim, Train
 from rec.data.batch import Sequences
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
@@ -33,6 +34,34 @@ class TestBoth(RecommenderContract):
 class TestWithoutUserTokenAndWithoutALossOfItsOwn(RecommenderContract):
     config = soft_token("gpt2", user_token=False, gnn=LightGcnPart(loss=0.0, layers=3, edge_dropout=0.1))
     learns = soft_token("gpt2", user_token=False, gnn=LightGcnPart(loss=0.0, layers=1))
+
+
+class TestDrawn(RecommenderContract):
+    """Some neighbours of the items of a batch, instead of the whole graph."""
+
+    config = soft_token(
+        "gpt2",
+        loss=dataclasses.replace(EVERYTHING, cross_entropy=0.0),
+        predict_first=True,
+        relations=LearnedRelations(),
+        gnn=LightGcnPart(loss=0.2, layers=3, fan_out=2),
+    )
+    learns = soft_token(
+        "gpt2", loss=LossWeights(cross_entropy=0.0, sampled_softmax=1.0), gnn=LightGcnPart(layers=3, fan_out=3)
+    )
+
+    def weight(self, part: str) -> float:
+        return 0.2 if part == "gnn" else super().weight(part)
+
+
+def test_a_fan_out_of_all_neighbours_gives_the_loss_and_the_gradients_of_the_whole_graph(mixed: Dataset):
+    loss = dataclasses.replace(EVERYTHING, cross_entropy=0.0)
+    results = []
+    for fan_out in (0, 1000):
+        part = LightGcnPart(layers=3, fan_out=fan_out)
+        results.append(loss_and_gradients(make_for(soft_token("gpt2", loss=loss, gnn=part), mixed), batch_of(mixed)))
+    for drawn, whole in zip(*results, strict=True):
+        torch.testing.assert_close(drawn, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_an_item_enters_and_is_scored_with_its_own_vector_and_its_nodes(mixed: Dataset):
@@ -78,9 +107,13 @@ def loss_and_gradients(model: Recommender, batch) -> list[torch.Tensor]:
     return [loss.total.detach(), *loss.parts.values(), *gradients]
 
 
-def test_no_bit_of_loss_or_gradient_hangs_on_edges_of_the_users_of_the_step(mixed: Dataset, tmp_path: Path):
+@pytest.mark.parametrize("part", [LightGcnPart(layers=3, edge_dropout=0.2), LightGcnPart(layers=3, fan_out=2)])
+def test_no_bit_of_loss_or_gradient_hangs_on_edges_of_the_users_of_the_step(
+    mixed: Dataset, tmp_path: Path, part: LightGcnPart
+):
     """Of the whole step: each micro-batch hides the users of the others, too."""
-    config = soft_token("gpt2", loss=EVERYTHING, predict_first=True, gnn=LightGcnPart(layers=3, edge_dropout=0.2))
+    weights = dataclasses.replace(EVERYTHING, cross_entropy=0.0 if part.fan_out else 1.0)
+    config = soft_token("gpt2", loss=weights, predict_first=True, gnn=part)
     batch = batch_of(mixed, predict_first=True, size=8)
     of_step = set(batch.step_users_S.tolist())
     assert of_step == set(batch.user_B.tolist())
@@ -142,6 +175,12 @@ def test_where_nothing_can_be_learnt_nothing_is_unless_the_users_of_the_step_are
 def test_settings_that_cannot_be_are_told_with_their_remedy(mixed: Dataset, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"model\.gnn\.layers is 0; choose a positive number"):
         LightGcnPart(layers=0)
+    with pytest.raises(ConfigError, match=r"model\.gnn\.fan_out is -1; choose 0"):
+        LightGcnPart(fan_out=-1)
+    with pytest.raises(ConfigError, match="both leave edges out; set one of them to 0"):
+        LightGcnPart(fan_out=3, edge_dropout=0.1)
+    with pytest.raises(ConfigError, match=r"cross_entropy reads all; set it to 0"):
+        soft_token(gnn=LightGcnPart(fan_out=3))
     with pytest.raises(ConfigError, match=r"model\.gnn\.loss is -1; choose 0 or more"):
         LightGcnPart(loss=-1)
     with pytest.raises(ConfigError, match=r"data\.negatives is 0; set data\.negatives"):

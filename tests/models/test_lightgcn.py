@@ -26,6 +26,14 @@ class TestLightGcn(RecommenderContract):
     ranks_first = 0.35  # it knows who is near on the ring, but not which way people go
 
 
+class TestDrawn(RecommenderContract):
+    config = LightGcn(
+        dim=16, fan_out=2, loss=LossWeights(cross_entropy=0.0, sampled_softmax=0.5, bpr_context=0.2, l2=0.01)
+    )
+    learns = LightGcn(dim=16, layers=2, fan_out=4)
+    ranks_first = 0.35
+
+
 def test_every_training_interaction_is_a_positive_of_its_user_once_an_epoch(mixed: Dataset):
     view = NextItems(mixed, Data(max_items=6), predict_first=LightGcn().predict_first, seed=1)
     epoch = view.epoch(0)
