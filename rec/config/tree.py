@@ -67,6 +67,24 @@ class LossWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaperRelations:
+    """A constant added to attention for every count of hops between two nodes of the train graph (arXiv 2402.09617)."""
+
+    kind: Literal["paper"] = "paper"
+    """Chooses these relations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedRelations:
+    """A number learned for every kind of relation and every attention head, added to attention."""
+
+    kind: Literal["learned"] = "learned"
+    """Chooses these relations."""
+    per_layer: bool = False
+    """Whether each layer learns numbers of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SoftToken:
     """The LLM reads [user, item_1 .. item_T] as vectors and its last state is matched against the item table."""
 
@@ -92,6 +110,8 @@ class SoftToken:
     """Patterns of parameter names that are not trained, for example ["backbone.*"]."""
     loss: LossWeights = field(default_factory=LossWeights)
     """The terms of the loss."""
+    relations: PaperRelations | LearnedRelations | None = None
+    """How tokens are related in the train graph, added to attention; null reads no graph."""
 
     @property
     def need_negatives(self) -> bool:
@@ -101,7 +121,7 @@ class SoftToken:
     @property
     def needs_graph(self) -> bool:
         """Whether the train graph is read: asked of every recommender."""
-        return False
+        return self.relations is not None
 
     def __post_init__(self) -> None:
         require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")

@@ -45,7 +45,7 @@ def build(
         case SasrecConfig():
             model = Sasrec(config, items=items)
         case SoftTokenConfig():
-            model = SoftToken(config, users=users, items=items, saved=saved, weights=weights)
+            model = SoftToken(config, users=users, items=items, graph=graph, saved=saved, weights=weights)
     _freeze(model, config.freeze)
     return model
 

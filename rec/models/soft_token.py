@@ -7,6 +7,8 @@ projected into the language model's space, which is fully fine-tuned on them.
     query    q_t = W_o h_t,   h = backbone(x)
     score    s(t, j) = q_t . e_j      on the item table itself ("tied")
 
+With `relations`, attention reads how two tokens are related in the train graph (`rec.models.relations`).
+
 Where this deviates from the systems it comes from: padding is not a class of the softmax; the loss is summed and
 divided by the scored positions of the whole step; the first item may be predicted from the user token; an unknown
 user is a constant vector, which `user_dropout` teaches the model to expect.
@@ -21,6 +23,8 @@ from torch import Tensor, nn
 from rec.config.tree import SoftToken as Config
 from rec.data.batch import PADDING, Queries, Sequences
 from rec.data.dataset import TRAIN_STOP, Dataset
+from rec.graph.graph import Graph
+from rec.models import relations
 from rec.models.base import Loss, Recommender
 from rec.models.terms import terms, weighted
 from rec.nn import backbone
@@ -37,7 +41,14 @@ class SoftToken(Recommender):
     trunk = "heads.query"
 
     def __init__(
-        self, config: Config, *, users: int, items: int, saved: Path | None = None, weights: bool = True
+        self,
+        config: Config,
+        *,
+        users: int,
+        items: int,
+        graph: Graph | None = None,
+        saved: Path | None = None,
+        weights: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
@@ -45,9 +56,18 @@ class SoftToken(Recommender):
         shape = backbone.saved_configuration(saved / "backbone") if saved else backbone.configuration(config.backbone)
         self.shape = shape
         self.tables = Tables(users if config.user_token else 0, items, config.dim, config.init_std)
-        self.heads = Heads(config.dim, shape.get_text_config().hidden_size, user=config.user_token)
+        decoder = shape.get_text_config()
+        self.heads = Heads(config.dim, decoder.hidden_size, user=config.user_token)
+        self.relations = relations.build(
+            config.relations, graph, heads=decoder.num_attention_heads, layers=decoder.num_hidden_layers
+        )
         self.backbone: nn.Module = backbone.build(
-            config.backbone, shape, dropout=config.dropout, keys=self.keys, weights=weights and saved is None
+            config.backbone,
+            shape,
+            dropout=config.dropout,
+            keys=self.keys,
+            weights=weights and saved is None,
+            biased=config.relations is not None,
         )
 
     def start(self, dataset: Dataset) -> None:
@@ -72,20 +92,23 @@ class SoftToken(Recommender):
         """Writes the language model's own configuration."""
         self.shape.save_pretrained(folder / "backbone")
 
-    def queries(self, user_B: Tensor, items_BT: Tensor) -> Tensor:
+    def queries(self, batch: Sequences | Queries) -> Tensor:
         """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token."""
-        inputs = self.heads.item_in(self.tables.items(items_BT))
+        items_BT = batch.history_BT if isinstance(batch, Queries) else batch.items_BT
+        inputs, shown_B = self.heads.item_in(self.tables.items(items_BT)), None
         if self.heads.user_in is not None:
+            shown_B = self.tables.known(batch.user_B)
             if self.training and self.config.user_dropout:
                 assert self.keys.key_B is not None
-                user_B = user_B * keep(self.keys.key_B, USER_SALT, 1, self.config.user_dropout)[:, 0]
-            inputs = torch.cat([self.heads.user_in(self.tables.users(user_B))[:, None], inputs], 1)
-        query: Tensor = self.heads.query(backbone.hidden_states(self.backbone, inputs))
+                shown_B = shown_B * keep(self.keys.key_B, USER_SALT, 1, self.config.user_dropout)[:, 0]
+            inputs = torch.cat([self.heads.user_in(self.tables.users(shown_B))[:, None], inputs], 1)
+        bias = None if self.relations is None else self.relations(batch, shown_B)
+        query: Tensor = self.heads.query(backbone.hidden_states(self.backbone, inputs, bias))
         return query
 
     def loss(self, batch: Sequences) -> Loss:
         self.keys.key_B = batch.key_B
-        queries = self.queries(batch.user_B, batch.items_BT)
+        queries = self.queries(batch)
         targets = (
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
@@ -95,7 +118,7 @@ class SoftToken(Recommender):
 
     def score(self, queries: Queries) -> Tensor:
         """(B, items + 1): the query after the last item of each history against the item table."""
-        query = self.queries(queries.user_B, queries.history_BT)
+        query = self.queries(queries)
         length_B = (queries.history_BT != PADDING).sum(1)
         last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
         query_BD = query[torch.arange(len(query), device=query.device), last_B]

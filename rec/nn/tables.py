@@ -41,9 +41,14 @@ class Tables(nn.Module):
         of RMSNorm there is 1 / sqrt(eps), which over thirty layers is no number any more.
         """
         assert self.user is not None
-        inside = (user_B > 0) & (user_B <= self.user.num_embeddings)
-        users_BD = self.user((user_B - 1) * inside) * inside[:, None]
+        known_B = self.known(user_B)
+        users_BD = self.user((known_B - 1).clamp(min=0)) * (known_B > 0)[:, None]
         return torch.where(users_BD.any(1, keepdim=True), users_BD, self.stranger)
+
+    def known(self, user_B: Tensor) -> Tensor:
+        """(B) user rows -> the same, 0 for users that joined after training."""
+        assert self.user is not None
+        return user_B * (user_B <= self.user.num_embeddings)
 
     def items(self, item: Tensor) -> Tensor:
         """(...) item rows -> (..., D)."""

@@ -47,7 +47,7 @@ def test_negatives_of_a_step_count_everywhere_but_at_their_own_position_as_targe
     model = make(soft_token(loss=replace(EVERYTHING, l2=0, cross_entropy=0), init_std=0.3), mixed.users, mixed.items)
     batch = batch_of(mixed, negatives_of="step", negatives=40)
     parts = model(batch).parts
-    queries = model.queries(batch.user_B, batch.items_BT).double()[:, 1:]
+    queries = model.queries(batch).double()[:, 1:]
     table, users = model.tables.item.weight.double(), model.tables.users(batch.user_B).double()
     negatives, log_q = batch.negatives_BK[0], batch.log_q_BK[0].double()
     expected = {"sampled_softmax": 0.0, "bpr_context": 0.0, "bpr_user": 0.0}
@@ -104,7 +104,7 @@ def test_scores_are_the_last_query_against_the_item_table(mixed: Dataset):
     model = make(soft_token(), mixed.users, mixed.items).eval()
     with torch.no_grad():
         scores = model(queries([3, 4], [[4, 5, 6], [7]]))
-        query = model.queries(torch.tensor([3]), torch.tensor([[4, 5, 6]]))[:, -1]
+        query = model.queries(queries([3], [[4, 5, 6]]))[:, -1]
     torch.testing.assert_close(scores[:1], query @ model.tables.item.weight.t())
     assert (scores[:, 0] == 0).all()  # padding is the zero vector
 
@@ -112,7 +112,7 @@ def test_scores_are_the_last_query_against_the_item_table(mixed: Dataset):
 def test_cross_entropy_of_a_batch_equals_a_plain_softmax_over_the_catalogue(mixed: Dataset):
     """The paper's equation, position by position, with padding no class of the softmax."""
     model, batch = make(soft_token(), mixed.users, mixed.items), batch_of(mixed)
-    query = model.queries(batch.user_B, batch.items_BT)
+    query = model.queries(batch)
     expected = torch.zeros(())
     for row, targets in enumerate(batch.targets_BT):
         for time, target in enumerate(targets.tolist()):
@@ -126,8 +126,8 @@ def test_no_state_sees_what_comes_later(mixed: Dataset):
     for architecture in FAMILIES:
         model = make(soft_token(architecture), mixed.users, mixed.items).eval()
         with torch.no_grad():
-            short = model.queries(torch.tensor([3]), torch.tensor([[4, 5]]))
-            long = model.queries(torch.tensor([3]), torch.tensor([[4, 5, 6, 7]]))
+            short = model.queries(queries([3], [[4, 5]]))
+            long = model.queries(queries([3], [[4, 5, 6, 7]]))
         torch.testing.assert_close(short, long[:, :3], rtol=1e-5, atol=1e-6)
 
 
