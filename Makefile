@@ -76,6 +76,7 @@ fmt: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.checkpoint
 	$(BIN)/python -m benchmarks.resume
 

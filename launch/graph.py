@@ -8,21 +8,21 @@ from pathlib import Path
 from launch.command import DONE, command
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
         prog="kindling graph",
         description="Makes the graph of a dataset's training interactions: who had what, which items go together, "
         "follow each other, or share a brand, category, author or genre.",
     )
-    parser.add_argument("dataset", type=Path, help="folder of a prepared dataset")
-    parser.add_argument("--top", type=int, default=32, help="neighbours kept for each item (default 32)")
-    return parser.parse_args()
+    made.add_argument("dataset", type=Path, help="folder of a prepared dataset")
+    made.add_argument("--top", type=int, default=32, help="neighbours kept for each item (default 32)")
+    return made
 
 
 @command
 def main() -> int:
     """Makes the graph, unless the same one is there."""
-    given = arguments()
+    given = parser().parse_args()
     from tqdm import tqdm
 
     from rec.data.dataset import Dataset

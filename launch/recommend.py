@@ -4,8 +4,12 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch.command import DONE, command
+
+if TYPE_CHECKING:
+    from rec.data.people import Person
 
 
 def arguments() -> argparse.Namespace:
@@ -38,14 +42,14 @@ def main() -> int:
         persons = known(given.dataset or model.saved.run.dataset, people.read_users(given.users))
     else:
         persons = people.read_histories(given.history)
-    users, histories = [user for user, _ in persons], [items for _, items in persons]
+    users, histories = [person.user for person in persons], [person.items for person in persons]
     missing = model.unknown(histories)
     if missing:
         more = "" if len(missing) <= 5 else f" and {len(missing) - 5} more"
         print(f"left out, unknown to the model: items {', '.join(missing[:5])}{more}", file=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said above, in full
-        lists = model.recommend(histories, given.k, users=users)
+        lists = model.recommend(histories, given.k, users=users, times=[person.times for person in persons])
     rows = [
         {"user": user, "rank": rank, "item": item, "score": score, "title": title}
         for user, items in zip(users, lists, strict=True)
@@ -62,9 +66,10 @@ def main() -> int:
     return DONE
 
 
-def known(folder: Path, users: list[str]) -> "list[tuple[str | None, list[str]]]":
+def known(folder: Path, users: list[str]) -> "list[Person]":
     """The users with all that the dataset knows of them."""
     from rec.data.dataset import Dataset
+    from rec.data.people import Person
     from rec.errors import DatasetError
 
     dataset = Dataset.open(folder)
@@ -76,10 +81,12 @@ def known(folder: Path, users: list[str]) -> "list[tuple[str | None, list[str]]]
             "give people from outside with --history"
         )
     ids = dataset.item_ids
-    return [
-        (user, [ids[item] for item in dataset.item_rows[dataset.offsets[row] : dataset.offsets[row + 1]]])
-        for user, row in ((user, rows[user]) for user in users)
-    ]
+    persons = []
+    for user in users:
+        mine = slice(dataset.offsets[rows[user]], dataset.offsets[rows[user] + 1])
+        items = [ids[item] for item in dataset.item_rows[mine]]
+        persons.append(Person(user, items, dataset.times[mine].tolist() if dataset.has_times else [0] * len(items)))
+    return persons
 
 
 if __name__ == "__main__":

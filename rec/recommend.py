@@ -61,6 +61,7 @@ class TrainedModel:
         k: int = 20,
         *,
         users: Sequence[str | None] | None = None,
+        times: Sequence[Sequence[int]] | None = None,
         filter_seen: bool = True,
     ) -> list[list[Recommended]]:
         """The k best items for each person, best first.
@@ -69,33 +70,44 @@ class TrainedModel:
             histories: external item ids of each person, oldest first. Unknown items are left out, with a warning.
             k: items a person; fewer come back where the catalogue has no more.
             users: external user ids; None, or a name the model does not know, is a stranger.
+            times: milliseconds since 1970 of each history's items, 0 where unknown; read by models to which it matters.
             filter_seen: whether items of the history are kept out.
 
         Raises:
-            ConfigError: if k is not positive, or there are not as many users as histories.
+            ConfigError: if k is not positive, or there are not as many users, or times, as histories, or items.
         """
         if k < 1:
             raise ConfigError(f"k is {k}; ask for at least one item")
         if users is not None and len(users) != len(histories):
             raise ConfigError(f"{len(users)} users were given for {len(histories)} histories; give one for each")
+        if times is not None and [len(person) for person in times] != [len(person) for person in histories]:
+            raise ConfigError("times are not as many as the items of each history; give one for each item")
         if any(isinstance(person, str) for person in histories):
             raise ConfigError("each history is a list of item ids, not one text; write [[id, id, ...], ...]")
         missing = self.unknown(histories)
         if missing:
             warnings.warn(f"{len(missing)} unknown items are left out, among them {missing[:5]}", stacklevel=2)
+        known = [[place for place, item in enumerate(person) if item in self.item_rows] for person in histories]
         rows = [
-            np.array([self.item_rows[item] for item in person if item in self.item_rows], int) for person in histories
+            np.array([self.item_rows[person[place]] for place in places], int)
+            for person, places in zip(histories, known, strict=True)
+        ]
+        moments = [
+            np.array([person[place] for place in places], int)
+            for person, places in zip(times or [[0] * len(person) for person in histories], known, strict=True)
         ]
         user_rows = np.array([self.user_rows.get(user or "", 0) for user in users or [None] * len(rows)], int)
         lists: list[list[Recommended]] = []
         for start in range(0, len(rows), BLOCK):
             chosen = slice(start, start + BLOCK)
-            lists += self._block(user_rows[chosen], rows[chosen], k, filter_seen)
+            lists += self._block(user_rows[chosen], rows[chosen], moments[chosen], k, filter_seen)
         return lists
 
     @torch.no_grad()
-    def _block(self, users: IntArray, rows: list[IntArray], k: int, filter_seen: bool) -> list[list[Recommended]]:
-        scores_BC = self.model(batch(users, rows, self.saved.run.data.max_items).to(self.device))
+    def _block(
+        self, users: IntArray, rows: list[IntArray], times: list[IntArray], k: int, filter_seen: bool
+    ) -> list[list[Recommended]]:
+        scores_BC = self.model(batch(users, rows, self.saved.run.data.max_items, times).to(self.device))
         seen = batch(users, rows if filter_seen else [row[:0] for row in rows], max([1, *map(len, rows)]))
         items_BK = best(scores_BC, seen.history_BT.to(self.device), k)
         values_BK = scores_BC.gather(1, items_BK)

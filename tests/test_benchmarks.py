@@ -22,6 +22,12 @@ def test_nothing_was_lost_in_what_was_measured() -> None:
     assert sum(len(row["kills"]) for row in found["kills"]["rows"]) >= 100
 
 
+def test_the_benchmark_of_the_graph_runs_small() -> None:
+    command = [sys.executable, "-m", "benchmarks.graph", *SIZES[:-2]]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert {"graph", "reference", "edges"} <= json.loads(done.stdout).keys(), done.stderr
+
+
 @pytest.mark.parametrize(("name", "lines"), [("checkpoint", ["save", "load"]), ("resume", ["resume"])])
 def test_the_benchmarks_run_small(name: str, lines: list[str]) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", *SIZES]

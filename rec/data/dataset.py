@@ -11,6 +11,7 @@
       sequences/ratings.npy     float32 (interactions): as given; 1 where the log has none
       split.npy                 int32 (users + 1, 5): the split as a view, columns TRAIN_STOP .. TEST_STOP
       features/NAME.npy         float32 (items + 1, width), row 0 zeros: dense item features, added later
+      graph/                    who had what, which items go together: described in rec/graph/graph.py, added later
 
 Users and items are rows 1, 2, ... in order of first appearance; row 0 of every table is padding.
 """

@@ -4,15 +4,22 @@ import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rec.errors import DatasetError
+from rec.data.raw.values import milliseconds
+from rec.errors import ConfigError, DatasetError
 
-Person = tuple[str | None, list[str]]
-"""External user id, if there is one, and external item ids, oldest first."""
+
+class Person(NamedTuple):
+    user: str | None
+    """External id, if there is one."""
+    items: list[str]
+    """External ids, oldest first."""
+    times: list[int]
+    """Milliseconds since 1970, one for each item; 0 where none is known."""
 
 
 def read_users(file: Path) -> list[str]:
@@ -27,7 +34,8 @@ def read_users(file: Path) -> list[str]:
 def read_histories(file: Path) -> list[Person]:
     """Raw histories: JSON lines {"user": ..., "items": [...]} in *.jsonl, else `user item item ...` a line.
 
-    In JSON lines `user` may be absent: a person with no name.
+    In JSON lines `user` may be absent: a person with no name; and `times` may stand beside `items`, as dates, seconds
+    or milliseconds.
     """
     people: list[Person] = []
     for number, line in enumerate(_text(file).splitlines(), 1):
@@ -39,14 +47,20 @@ def read_histories(file: Path) -> list[Person]:
                 raise DatasetError(
                     f"{file} line {number} has commas, no blanks; write `user item item ...`, or JSON lines (*.jsonl)"
                 )
-            people.append((user, items))
+            people.append(Person(user, items, [0] * len(items)))
             continue
         values = _json(line)
         if not isinstance(values, dict) or not isinstance(values.get("items"), list):
             raise DatasetError(f'{file} line {number} is not {{"user": ..., "items": [...]}}; mend the line')
-        people.append(
-            (None if values.get("user") is None else str(values["user"]), [str(item) for item in values["items"]])
-        )
+        items, times = values["items"], values.get("times", [])
+        if "times" in values and (not isinstance(times, list) or len(times) != len(items)):
+            raise DatasetError(f"{file} line {number} has not one of `times` for each of `items`; mend the line")
+        try:
+            moments = [milliseconds(str(time)) for time in times] or [0] * len(items)
+        except ConfigError as error:
+            raise DatasetError(f"{file} line {number}: {error}") from None
+        name = None if values.get("user") is None else str(values["user"])
+        people.append(Person(name, [str(item) for item in items], moments))
     if not people:
         raise DatasetError(f"{file} holds no histories; write one person a line")
     return people

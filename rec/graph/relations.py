@@ -46,7 +46,7 @@ class Together:
 
     def __init__(self, edges: sp.csr_array, pairing: sp.csr_array):
         """Takes the edges that count for degrees, and those that count for pairs: (users + 1, items + 1) each."""
-        self._degree = np.maximum(np.bincount(edges.indices, minlength=edges.shape[1]), 1)
+        self._degree = np.bincount(edges.indices, minlength=edges.shape[1]).astype(np.float64)
         self._by_user = pairing.astype(np.int32)
         self._by_item = sp.csr_array(self._by_user.T.tocsr())
         lengths = np.diff(pairing.indptr)
@@ -64,8 +64,7 @@ class Together:
         return ranked
 
     def weights(self, left: IntArray, right: IntArray, strength: IntArray, out: IntArray) -> FloatArray:
-        both: FloatArray = np.sqrt(self._degree[left].astype(np.float64) * self._degree[right])
-        return np.asarray(strength / both)
+        return np.asarray(strength / np.sqrt(self._degree[left] * self._degree[right]))
 
 
 class Following:

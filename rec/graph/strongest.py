@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from rec.data.dataset import FloatArray, IntArray
 from rec.graph.relations import Relation
 
-WORK = 1 << 22
+WORK = 1 << 21
 """Multiplications of a range of rows, and so at most as many cells of its product; a single row may take more, and has
 no more cells than there are items. About 40 bytes a cell are needed at once."""
 
@@ -73,8 +73,12 @@ def _largest(cells: sp.csr_array, row: IntArray, ranked: FloatArray, kept: int) 
     keep = ranked > limit
     room = kept - np.bincount(row[keep], minlength=rows)
     tied = np.flatnonzero((ranked == limit) & (ranked > 0))
-    tied = tied[np.lexsort((cells.indices[tied], -cells.data[tied], row[tied]))]
-    of_tied = row[tied]
-    keep[tied[np.arange(len(tied)) - np.searchsorted(of_tied, of_tied) < room[of_tied]]] = True
+    ends = np.cumsum(np.bincount(row[tied], minlength=rows))
+    keep[tied] = True
+    for many in np.flatnonzero(np.diff(ends, prepend=0) > room):
+        equal = tied[ends[many - 1] if many else 0 : ends[many]]
+        # the stronger, the lower; then by column
+        better = cells.indices[equal] - cells.data[equal] * np.int64(cells.shape[1])
+        keep[equal[np.argpartition(better, room[many])[room[many] :]]] = False
     left = np.flatnonzero(keep)
     return left[np.argsort(row[left] * np.int64(cells.shape[1]) + cells.indices[left])]

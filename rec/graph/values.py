@@ -3,16 +3,18 @@
 What counts as a value of an item:
 
     brand, author     the whole text
-    category          each path `A > B > C`: the path, and its last level, which other paths may end in, too;
-                      of a plain list each entry. Several are separated by commas. Where no column has categories, the
-                      first path behind the title in a `text` that reads `title | A > B > C | ...`
+    category          each path `A > B > C`, as far as another item goes along with it (Amazon's go over into
+                      sentences), and the last level of that, which other paths may end in, too; of a plain list each
+                      entry. Several are separated by commas. Where no column has categories, the first path behind the
+                      title in a `text` that reads `title | A > B > C | ...`
     genre             each entry of a list by `|` or by commas; by blanks in a column that has neither (RecBole)
 
-Capitals do not matter. A value that more than a tenth of the catalogue has, such as "Beauty" in a shop of beauty, says
-nothing of two items and is left out.
+Capitals do not matter. A value that only one item has joins nothing, and one that more than a tenth of the catalogue
+has, such as "Beauty" in a shop of beauty, says nothing of two items: both are left out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,20 +71,32 @@ def _lists(texts: Sequence[str]) -> Values:
     return [text.split() for text in texts]
 
 
-def _paths(texts: Sequence[str]) -> Values:
-    return [_of_path(text) for text in texts]
+def _paths(texts: Iterable[str]) -> Values:
+    beginnings = [[_beginnings(path) for path in _of_paths(text)] for text in texts]
+    items = Counter(begun for paths in beginnings for begun in {begun for path in paths for begun in path})
+    values: Values = []
+    for paths in beginnings:
+        known = [[begun for begun in path if items[begun] > 1] for path in paths]
+        longest = [path[-1] for path in known if path]
+        values.append([value for path in longest for value in (path, path.split(" > ")[-1])])
+    return values
 
 
 def _of_texts(texts: Sequence[str]) -> Values:
     behind = (text.split(" | ")[1:] for text in texts)
-    return [_of_path(next((part for part in parts if " > " in part), "")) for parts in behind]
+    return _paths(next((part for part in parts if " > " in part), "") for parts in behind)
 
 
-def _of_path(text: str) -> list[str]:
+def _of_paths(text: str) -> list[str]:
     """One path or several; a comma may also belong to a name, as in `Clothing, Shoes & Jewelry > Women`."""
     parts = _parts(text)
-    paths = [text] if " > " in text and not all(" > " in part for part in parts) else parts
-    return [value for path in paths for value in (path, path.split(" > ")[-1])]
+    return [text] if " > " in text and not all(" > " in part for part in parts) else parts
+
+
+def _beginnings(path: str) -> list[str]:
+    """`A > B > C` -> A, A > B, A > B > C."""
+    levels = path.split(" > ")
+    return [" > ".join(levels[:depth]) for depth in range(1, len(levels) + 1)]
 
 
 def _parts(text: str) -> list[str]:
@@ -98,13 +112,13 @@ SPLITS: dict[str, Callable[[Sequence[str]], Values]] = {
 
 
 def _coded(values: Values) -> Held:
-    """Values as codes in the order of their texts, without those that are too common."""
+    """Values as codes in the order of their texts, without those of one item and those that are too common."""
     distinct = [sorted(set(of_item)) for of_item in values]
     texts = sorted({text for of_item in distinct for text in of_item})
     place = {text: code for code, text in enumerate(texts)}
     codes, offsets = ragged([np.array([place[text] for text in of_item], np.int32) for of_item in distinct])
-    keep = np.bincount(codes, minlength=len(texts)) <= COMMON * len(values)
+    counts = np.bincount(codes, minlength=len(texts))
+    keep = (counts > 1) & (counts <= COMMON * len(values))
     renumbered, left = np.cumsum(keep) - 1, keep[codes]
     offsets = np.concatenate([[0], np.concatenate([[0], np.cumsum(left)])[offsets]])
-    codes = renumbered[codes[left]]
-    return Held(offsets, codes.astype(np.int32), np.bincount(codes, minlength=int(keep.sum())).astype(np.int32))
+    return Held(offsets, renumbered[codes[left]].astype(np.int32), counts[keep].astype(np.int32))

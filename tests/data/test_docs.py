@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import prepare, synthesize
+from launch import graph, prepare, synthesize
 from rec.data.raw.formats import FORMATS
 
 PAGE = Path(__file__).parents[2] / "docs/data.md"
@@ -17,7 +17,7 @@ COMMANDS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if li
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_documented_command_is_understood(line: str) -> None:
     _, verb, *words = shlex.split(line)
-    {"prepare": prepare, "synthesize": synthesize}[verb].parser().parse_args(words)
+    {"prepare": prepare, "synthesize": synthesize, "graph": graph}[verb].parser().parse_args(words)
 
 
 def test_the_page_names_every_format_and_every_option() -> None:
