@@ -7,6 +7,9 @@ own, so that a model either adds the bias or is refused (`require_biased`): an i
 argument would drop it without a word.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -45,7 +48,34 @@ def biased(
     if relation_bias is not None:
         bias = relation_bias[cast(int, module.layer_idx)] if isinstance(relation_bias, tuple) else relation_bias
         attention_mask = _masked(bias, attention_mask, query.dtype)
+    taken = _taken.get()
+    if taken is not None:
+        taken.append(_weights(query, key, attention_mask, scaling))
     return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Tensor]]:
+    """Within it, every layer that passes through `biased` adds its weights to the list: (B, heads, T, T), rows sum to 1."""
+    taken: list[Tensor] = []
+    token = _taken.set(taken)
+    try:
+        yield taken
+    finally:
+        _taken.reset(token)
+
+
+_taken: ContextVar[list[Tensor] | None] = ContextVar("weights that are recorded", default=None)
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """What the fused attention forms and forgets."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1)
 
 
 def _masked(bias: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
