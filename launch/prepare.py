@@ -15,9 +15,11 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "item-column": {"help": "column with the item's id", "metavar": "NAME"},
         "time-column": {"help": "column with the time", "metavar": "NAME"},
         "rating-column": {"help": "column with the rating", "metavar": "NAME"},
-        "text-column": {"help": "column with the review, for --min-words", "metavar": "NAME"},
+        "text-column": {"help": "column with the review, for --min-words and --keep-text", "metavar": "NAME"},
+        "reason-column": {"help": "column with the reason for an interaction, a text to keep", "metavar": "NAME"},
         "split-column": {"help": "column with train, valid or test: a split that is given", "metavar": "NAME"},
         "time-unit": {"choices": ["s", "ms"], "help": "unit of numeric times, where their size does not tell"},
+        "keep-text": {"action": "store_true", "help": "keep reviews, for recommenders that read texts"},
         "on-bad-line": {"choices": ["error", "skip"], "help": "stop at a line that cannot be used (default), or go on"},
         "items": {"metavar": "FILE", "help": "attributes and texts of items (CSV, JSON, Parquet, RecBole)"},
         "users": {"metavar": "FILE", "help": "attributes of users"},
@@ -32,10 +34,11 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "core-items": {"type": int, "metavar": "K", "help": "drop items with fewer; both: to a fixed point"},
         "last": {"type": int, "metavar": "N", "help": "keep the last N interactions of a user"},
         "sample": {"type": int, "metavar": "U", "help": "keep U users, drawn by --seed"},
-        "seed": {"type": int, "metavar": "S", "help": "of the sample and of held-out (default 0)"},
+        "seed": {"type": int, "metavar": "S", "help": "of the sample, and of random and held-out splits (default 0)"},
     },
     "split": {
-        "split": {"choices": ["leave-one-out", "ratio", "time", "held-out", "given"], "help": "default leave-one-out"},
+        "split": {"choices": ["leave-one-out", "ratio", "random", "time", "held-out", "given"],
+                  "help": "default leave-one-out"},
         "split-at": {"metavar": "A,B", "help": "where valid and test begin: fractions (default 0.8,0.9), or two "
                      "moments for --split time"},
     },
@@ -95,7 +98,7 @@ def show(manifest: dict[str, Any]) -> None:
     print(f"tied timestamps: {f'{tied:.1%}' if tied is not None else 'no times'}; "
           f"repeated pairs: {report['repeated_pairs']:.1%}")  # fmt: skip
     if report["users_not_in_time_order"]:
-        print(f"users whose given split is not in order of time: {report['users_not_in_time_order']:.1%}")
+        print(f"users whose split is not in order of time: {report['users_not_in_time_order']:.1%}")
     for kind in ("users", "items"):
         if report[f"described_{kind}"]:
             print(f"{kind} with attributes: {report[f'described_{kind}']:,} of {manifest[kind]:,}")

@@ -171,12 +171,16 @@ def reporting(run: "Run", progress: "Progress", *, first: bool) -> "Report":
 def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
     """The run's model; as it starts, unless a checkpoint follows."""
     from rec.models import build, graph_of
+    from rec.models.saved import start_from
     from rec.train import random
 
     random.seed(run.seed)
-    model = build(run.model, users=dataset.users, items=dataset.items, graph=graph_of(run, dataset), weights=fresh)
+    weights = fresh and run.init_from is None
+    model = build(run.model, users=dataset.users, items=dataset.items, graph=graph_of(run, dataset), weights=weights)
     model.require_room(run.data.max_items)
-    if fresh:
+    if fresh and run.init_from is not None:
+        start_from(run.init_from, model, dataset)
+    elif fresh:
         model.start(dataset)
     return model
 

@@ -11,6 +11,9 @@ from rec.data.batch import Queries, Sequences
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.data.views import NextItems
+from rec.graph.build import build as build_graph
+from rec.graph.build import existing
+from rec.graph.graph import Graph
 from rec.models import build
 from rec.models.base import Recommender
 from rec.ranks import Ranks
@@ -47,13 +50,26 @@ def soft_token(architecture: str = "gpt2", **options: Any) -> SoftToken:
     return SoftToken(**{"backbone": decoder(architecture), "dim": 16, **options})
 
 
-def make(config: Model, users: int, items: int, seed: int = 0) -> Recommender:
+def make(config: Model, users: int, items: int, seed: int = 0, graph: Graph | None = None) -> Recommender:
     torch.manual_seed(seed)
-    return build(config, users=users, items=items)
+    return build(config, users=users, items=items, graph=graph)
+
+
+def make_for(config: Model, dataset: Dataset, seed: int = 0) -> Recommender:
+    """A model for a dataset, with the train graph if it needs one."""
+    graph = graph_for(dataset) if config.needs_graph else None
+    return make(config, dataset.users, dataset.items, seed, graph)
+
+
+def graph_for(dataset: Dataset, top: int = 8) -> Graph:
+    """The train graph of a dataset; it is made in the dataset's folder where it is not there yet."""
+    return existing(dataset, top) or build_graph(dataset, top=top)
 
 
 def a_run(dataset: Dataset, out: Path, model: Model, **groups: Any) -> Run:
-    """A run without trackers, whose groups are given as objects."""
+    """A run without trackers, whose groups are given as objects; the graph of the dataset is made if it needs one."""
+    if model.needs_graph:
+        graph_for(dataset)
     defaults: dict[str, Any] = {
         "data": Data(global_batch=12, micro_batch=12, max_items=8),
         "train": Train(steps=6, log_every=1, trackers=()),

@@ -20,7 +20,8 @@ T = typing.TypeVar("T")
 def load(path: Path, overrides: Sequence[str] = ()) -> Run:
     """Reads a run: defaults, overlaid by the file, overlaid by `key.path=value` words. The last word wins.
 
-    The run's name is the file's name where neither says another; `dataset` is relative to the working folder.
+    The run's name is the file's name where neither says another; `dataset` is relative to the working folder. A group
+    of free keys, such as `model.prompts`, may be the name of another YAML file, whose keys become part of the run.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "tiny.yaml"
@@ -177,8 +178,10 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             _convert(one, part, f"{path}[{index}]") for index, (one, part) in enumerate(zip(kinds, value, strict=True))
         )
     if origin is not None and issubclass(origin, Mapping):
+        if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+            value = read_values(Path(value))
         if not isinstance(value, Mapping):
-            raise _mismatch(path, value, "a group of keys")
+            raise _mismatch(path, value, "a group of keys, or the name of a YAML file that holds them")
         return {str(key): _convert(arguments[1], part, _dotted(path, key)) for key, part in value.items()}
     return _scalar(kind, value, path)
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 PADDING = 0
+NOTHING = -1
+"""No token: row 0 of a vocabulary is a token like any other."""
 
 
 class Sequences(NamedTuple):
@@ -54,6 +56,48 @@ class Sequences(NamedTuple):
         return self._replace(**mine)
 
 
+class Prompts(NamedTuple):
+    """Documents of text, user and item tokens, to predict what follows in them. Right-padded with 0.
+
+    L tokens of a document; a place is text where it has neither a user nor an item.
+    """
+
+    user_B: Tensor
+    """int64 rows of the users whom the documents are about; 0 where they are about items."""
+    token_BL: Tensor
+    """int64 rows of the backbone's token table."""
+    user_BL: Tensor
+    """int64 user rows; 0 where there is no user's token."""
+    item_BL: Tensor
+    """int64 item rows; 0 where there is no item's token."""
+    next_token_BL: Tensor
+    """int64 the token that follows and is predicted; `NOTHING` where none is."""
+    next_item_BL: Tensor
+    """int64 the item that follows and is predicted; 0 where none is."""
+    held_BM: Tensor
+    """int64 items that are predicted all at once from the last token; M may be 0."""
+    last_B: Tensor
+    """int64 place of the last token."""
+    content_B: Tensor
+    """bool: whether the document is content; the others are histories."""
+    key_B: Tensor
+    """int64 random keys, as those of `Sequences`."""
+    step_users_S: Tensor
+    """int64 rows of the users of the whole step, as those of `Sequences`."""
+    step_key: Tensor
+    """int64 (), as that of `Sequences`."""
+    step_documents: Tensor
+    """int64 () documents of the whole step, over all ranks."""
+
+    def to(self, device: torch.device) -> "Prompts":
+        return Prompts(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def take(self, rows: list[int]) -> "Prompts":
+        """Some documents of the batch, in the order given; what belongs to the whole step stays whole."""
+        mine = {name: tensor[rows] for name, tensor in self._asdict().items() if not name.startswith("step_")}
+        return self._replace(**mine)
+
+
 class Queries(NamedTuple):
     """Histories to recommend from. Right-padded with `PADDING`."""
 
@@ -66,3 +110,7 @@ class Queries(NamedTuple):
 
     def to(self, device: torch.device) -> "Queries":
         return Queries(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+Batch = Sequences | Prompts
+"""What a recommender is trained on."""

@@ -9,6 +9,7 @@
       sequences/items.npy       int32 (interactions): item rows in order of (timestamp, input position)
       sequences/times.npy       int64 (interactions): milliseconds since 1970; the input position where no time is known
       sequences/ratings.npy     float32 (interactions): as given; 1 where the log has none
+      texts/NAME.npy            where texts are kept: see `rec.data.texts`
       split.npy                 int32 (users + 1, 5): the split as a view, columns TRAIN_STOP .. TEST_STOP
       features/NAME.npy         float32 (items + 1, width), row 0 zeros: dense item features, added later
       graph/                    who had what, which items go together: described in rec/graph/graph.py, added later
@@ -89,6 +90,11 @@ class Dataset:
     def split_name(self) -> str:
         """Name of the split with its hash, as shown beside every result, for example `leave_one_out:4f1c22a9`."""
         return f"{self.manifest['split']['name']}:{self.manifest['split']['hash'][:8]}"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the texts that are kept of each interaction."""
+        return tuple(self.manifest.get("texts", ()))
 
     @cached_property
     def times(self) -> IntArray:

@@ -47,6 +47,9 @@ def bounds_of(log: Ordered, rows: Rows, kind: SplitKind, options: Options) -> tu
     elif kind == "ratio":
         said["at"] = split.fractions(options)
         bounds = split.ratio(rows.lengths, split.fractions(options))
+    elif kind == "random":
+        said |= {"at": split.fractions(options), "seed": options.seed}
+        bounds = split.random(rows.lengths, split.fractions(options))
     elif kind == "held-out":
         said |= {"at": split.fractions(options), "seed": options.seed}
         bounds = split.held_out(rows.lengths, rows.users, options.seed, split.fractions(options))

@@ -2,15 +2,13 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from rec.config.tree import Data
-from rec.data.batch import Sequences
+from rec.data.batch import Batch
 from rec.data.order import deal, order_of_epoch, places_of_step
 from rec.data.views import View
-from rec.data.windows import Windows
+from rec.data.windows import Reading, joined
 from rec.errors import ConfigError, DatasetError
 from rec.ranks import Ranks
 
@@ -18,7 +16,7 @@ from rec.ranks import Ranks
 class Step(NamedTuple):
     """What one rank does in one optimizer step."""
 
-    batches: list[Sequences]
+    batches: list[Batch]
     targets: int
     """Scored positions in the *global* batch; every rank counts them alike, without asking the others."""
     items: int
@@ -28,12 +26,12 @@ class Step(NamedTuple):
 class Feed:
     """The training data as a function of the step. Steps may be asked for in any order, at the same cost."""
 
-    def __init__(self, view: View, data: Data, *, seed: int, ranks: Ranks) -> None:
+    def __init__(self, view: View[Any], data: Data, *, seed: int, ranks: Ranks) -> None:
         check_batches(data, ranks.world)
         self.view, self.data, self.seed, self.ranks = view, data, seed, ranks
         self.epoch = lru_cache(maxsize=2)(self._epoch)  # a step touches two at most, unless the data is tiny
         first_epoch = self.epoch(0)
-        self.windows, self.targets = len(first_epoch.user), first_epoch.targets
+        self.windows, self.targets = len(first_epoch.length), first_epoch.targets
         """Windows, and scored positions, of an epoch: of every epoch."""
         if not self.targets:
             raise DatasetError(
@@ -55,17 +53,17 @@ class Feed:
         """Ends the thread that prepares ahead."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _epoch(self, epoch: int) -> Windows:
+    def _epoch(self, epoch: int) -> Reading:
         """The windows of an epoch in the order in which they are read."""
-        windows = self.view.epoch(epoch)
+        windows: Reading = self.view.epoch(epoch)
         return windows.take(
-            order_of_epoch(windows.length, seed=self.seed, epoch=epoch, global_batch=self.data.global_batch)
+            order_of_epoch(windows.alike, seed=self.seed, epoch=epoch, global_batch=self.data.global_batch)
         )
 
     def _make(self, k: int) -> Step:
         places = places_of_step(k, windows=self.windows, global_batch=self.data.global_batch)
         parts = [self.epoch(epoch).take(within) for epoch, within in places]
-        step = Windows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        step = joined(parts)
         mine = deal(step.length, micro_batch=self.data.micro_batch, rank=self.ranks.rank, world=self.ranks.world)
         batches = [self.view.batch(k, step.take(rows), step) for rows in mine]
         return Step(batches, targets=step.targets, items=int(step.length.sum()))

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from rec.data.options import Options
 from rec.data.ordered import Ordered
-from rec.data.raw.values import Chunk, milliseconds
+from rec.data.raw.chunk import Chunk
+from rec.data.raw.values import milliseconds, words
 from rec.errors import ConfigError
 
 RowFilter = tuple[str, Callable[[Chunk], npt.NDArray[np.bool_]]]
@@ -34,7 +35,12 @@ def row_filters(options: Options) -> list[RowFilter]:
         until = milliseconds(options.until)
         filters.append((f"until {options.until}", lambda chunk: _needed(chunk.time, "--until", "time") < until))
     if (fewest := options.min_words) is not None:
-        filters.append((f"min-words {fewest}", lambda chunk: _needed(chunk.words, "--min-words", "text") >= fewest))
+        filters.append(
+            (
+                f"min-words {fewest}",
+                lambda chunk: words(_needed(chunk.texts.get("review"), "--min-words", "text")) >= fewest,
+            )
+        )
     return filters
 
 
@@ -94,12 +100,17 @@ def sample(log: Ordered, users: int, seed: int, ids: pa.StringArray) -> None:
 
 def drawn(ids: pa.StringArray, codes: npt.NDArray[np.int64], seed: int, purpose: str) -> npt.NDArray[np.int64]:
     """The codes in an order that depends on seed, purpose and external id alone, on no order of the input."""
+    return codes[np.argsort(keys_of(ids.take(pa.array(codes)), seed, purpose), kind="stable")]
+
+
+def keys_of(ids: pa.StringArray, seed: int, purpose: str) -> npt.NDArray[np.uint64]:
+    """(ids) a random number of each, which depends on seed, purpose and external id alone."""
     salt = blake2b(f"{purpose} {seed}".encode(), digest_size=16).digest()
-    keys = [blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in ids.take(pa.array(codes)).to_pylist()]
-    return codes[np.argsort(np.array(keys, "S8").view(">u8") if keys else np.empty(0, np.uint64), kind="stable")]
+    keys = b"".join(blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in ids.to_pylist())
+    return np.frombuffer(keys, ">u8").astype(np.uint64)
 
 
-def _needed(values: npt.NDArray[Any] | None, option: str, role: str) -> npt.NDArray[Any]:
+def _needed(values: Any, option: str, role: str) -> Any:
     if values is None:
         raise ConfigError(f"{option} needs a {role}, which this log has not; name its column with --{role}-column")
     return values

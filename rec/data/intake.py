@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from rec.data import split
+from rec.data import split, texts
 from rec.data.dataset import Dataset, IntArray
 from rec.data.filters import RowFilter
 from rec.data.ids import Ids, Marks
+from rec.data.raw.chunk import Chunk
 from rec.data.raw.reading import Log
-from rec.data.raw.values import Chunk
-from rec.data.spool import BLOCK_ROWS, Spool
+from rec.data.spool import BLOCK_ROWS, Spool, TextSpool
 from rec.errors import DatasetError
 
 Funnel = list[dict[str, Any]]
@@ -29,6 +30,8 @@ class Intake:
     items: Ids = field(default_factory=Ids)
     funnel: Funnel = field(default_factory=list)
     has_times: bool = True
+    texts: dict[str, TextSpool] = field(default_factory=dict)
+    """Name -> the texts that are kept."""
     positions: int = 0
     """Input position of the next row: stands for its time where a log has none."""
 
@@ -41,9 +44,10 @@ class Intake:
         return counts
 
 
-def columns(with_split: bool) -> dict[str, str]:
+def columns(with_split: bool, with_texts: list[str]) -> dict[str, str]:
     """The columns of a spool."""
-    return {"user": "<i4", "item": "<i4", "time": "<i8", "rating": "<f4", **({"split": "<i1"} if with_split else {})}
+    numbers = {"user": "<i4", "item": "<i4", "time": "<i8", "rating": "<f4", **({"split": "<i1"} if with_split else {})}
+    return {**numbers, **texts.columns(with_texts)}
 
 
 def take(intake: Intake, log: Log, filters: list[RowFilter], progress: Callable[[float, int], None]) -> None:
@@ -57,7 +61,10 @@ def take(intake: Intake, log: Log, filters: list[RowFilter], progress: Callable[
             keep &= passes(chunk)
             step.add(user[keep], item[keep], intake)
         values = {"user": user, "item": item, **_values(chunk, intake)}
-        intake.spool.append({name: values[name][keep] for name in intake.spool.columns})
+        kept = {name: column[keep] for name, column in values.items()}
+        for name, spool in intake.texts.items():
+            kept |= texts.rows(name, spool, *texts.packed(chunk.texts[name].filter(pa.array(keep))))
+        intake.spool.append(kept)
         intake.positions += chunk.rows
         progress(done, steps[0].rows)
     if not steps[0].rows:
@@ -84,11 +91,22 @@ def take_prepared(intake: Intake, dataset: Dataset) -> None:
         intake.spool.append({
             "user": user - 1, "item": dataset.item_rows[start:stop] - 1, "time": dataset.times[start:stop],
             "rating": dataset.ratings[start:stop], "split": split.row_parts(within, dataset.bounds[user]),
+            **_prepared_texts(intake, dataset, start, stop),
         })  # fmt: skip
         if not dataset.has_times:
             intake.positions = max(intake.positions, int(dataset.times[start:stop].max(initial=-1)) + 1)
     entry = {"step": "existing", "rows": dataset.interactions, "users": dataset.users, "items": dataset.items}
     intake.funnel.append(entry)
+
+
+def _prepared_texts(intake: Intake, dataset: Dataset, start: int, stop: int) -> dict[str, IntArray]:
+    """Where the texts at some stored positions lie, once they are added."""
+    found: dict[str, IntArray] = {}
+    for name, spool in intake.texts.items():
+        known = texts.Texts(dataset.root / "texts", name)
+        begin, end = known.offsets[start], known.offsets[stop]
+        found |= texts.rows(name, spool, known.bytes[begin:end], known.sizes(np.arange(start, stop)))
+    return found
 
 
 def _users(dataset: Dataset) -> Iterator[tuple[int, int, int, int]]:

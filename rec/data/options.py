@@ -7,7 +7,7 @@ from typing import Literal
 from rec.errors import ConfigError
 
 Duplicates = Literal["all", "first", "last"]
-SplitKind = Literal["leave-one-out", "ratio", "time", "held-out", "given"]
+SplitKind = Literal["leave-one-out", "ratio", "random", "time", "held-out", "given"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,15 @@ class Options:
     rating_column: str | None = None
     """Name of the column with the rating."""
     text_column: str | None = None
-    """Name of the column with the review, whose words `min_words` counts."""
+    """Name of the column with the review, whose words `min_words` counts, and which `keep_text` keeps."""
+    reason_column: str | None = None
+    """Name of the column with the reason for the interaction, a text that is kept."""
     split_column: str | None = None
     """Name of the column with train, valid or test."""
     time_unit: Literal["s", "ms"] | None = None
     """Unit of numeric times, where neither the format nor their size tells."""
+    keep_text: bool = False
+    """Whether reviews are kept, for recommenders that read texts."""
     on_bad_line: Literal["error", "skip"] = "error"
     """What to do with a line that cannot be used."""
     items: Path | None = None
@@ -53,7 +57,7 @@ class Options:
     sample: int | None = None
     """Users kept, drawn by `seed`."""
     seed: int = 0
-    """Draws the sample and the held-out users."""
+    """Draws the sample, the held-out users and the random split."""
     split: SplitKind | None = None
     """How interactions are divided; `given` where there is a split column, else `leave-one-out`."""
     split_at: str | None = None
@@ -65,4 +69,4 @@ class Options:
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; choose 1 or more, or leave it out")
         if self.split_at is not None and self.split in (None, "leave-one-out", "given"):
-            raise ConfigError("--split-at goes with --split ratio, time or held-out; add one of them")
+            raise ConfigError("--split-at goes with --split ratio, random, time or held-out; add one of them")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rec.data.dataset import IntArray
+from rec.data.dataset import FloatArray, IntArray
 
 SPREAD = 16
 """Batches that are drawn together and then sorted by length."""
@@ -20,7 +20,7 @@ def places_of_step(step: int, *, windows: int, global_batch: int) -> Iterator[tu
         place += count
 
 
-def order_of_epoch(lengths: IntArray, *, seed: int, epoch: int, global_batch: int) -> IntArray:
+def order_of_epoch(lengths: IntArray | FloatArray, *, seed: int, epoch: int, global_batch: int) -> IntArray:
     """(windows) the order in which an epoch reads its windows: each once; the same at any number of ranks.
 
     The windows are shuffled, sorted by length within stretches of `SPREAD` batches, and the batches shuffled again. So
@@ -28,7 +28,7 @@ def order_of_epoch(lengths: IntArray, *, seed: int, epoch: int, global_batch: in
     by its own positions, short histories are not drowned by long ones (docs/experiments.md has the difference).
 
     Args:
-        lengths: (windows) input items of each window of the epoch.
+        lengths: (windows) input items of each window of the epoch, or what else those of a step should be alike in.
         seed: of the run.
         epoch: counted from 0.
         global_batch: windows in a step.

@@ -4,7 +4,7 @@ The sort is external: rows are dealt out to ranges of users that fit into memory
 Both steps are stable, so that equal times keep the order of the input on any machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,6 +87,23 @@ def sort(unsorted: Spool, ordered: Spool, counts: IntArray, items: int, rows: in
     for part in ranges:
         _sort_range(unsorted, ordered, part)
     return Ordered(ordered, ranges, len(counts), items)
+
+
+def reorder(log: Ordered, rank: Callable[[IntArray], IntArray]) -> None:
+    """Sorts the kept rows of each user anew, stably.
+
+    Args:
+        log: what is changed.
+        rank: (rows) ascending users of some kept rows, all of theirs -> (rows) what they are sorted by within a user.
+    """
+    for part in log.ranges:
+        kept = np.flatnonzero(log.spool.read("keep", part.start, part.stop))
+        user = log.spool.read("user", part.start, part.stop)[kept]
+        order = np.lexsort((rank(user), user))
+        for name in log.spool.columns:
+            values = log.spool.read(name, part.start, part.stop)
+            values[kept] = values[kept[order]]
+            log.spool.write(name, part.start, values)
 
 
 def _deal(unsorted: Spool, ordered: Spool, ranges: list[Range]) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from rec.data import attributes, emit, split
+from rec.data import attributes, emit, split, texts
 from rec.data.dataset import Dataset
 from rec.data.filters import log_filters, row_filters
 from rec.data.intake import Funnel, Intake, columns, take, take_prepared
 from rec.data.options import Options, SplitKind
-from rec.data.ordered import Ordered, sort
+from rec.data.ordered import Ordered, reorder, sort
 from rec.data.progress import Progress
+from rec.data.raw.chunk import TEXTS
 from rec.data.raw.reading import Log, open_log
 from rec.data.store import Writer, id_table
 from rec.errors import ConfigError, DatasetError
@@ -63,7 +64,8 @@ def _continued(options: Options, old: Dataset) -> Options:
         if getattr(options, name) not in (getattr(Options(), name), before.get(name)):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with --append: the dataset's own is kept")
     kept = {name: before[name] for name in ("split_at", "duplicates", "seed") if name in before}
-    return replace(options, split=old.manifest["split"]["name"].replace("_", "-"), **kept)
+    name = old.manifest["split"]["name"].replace("_", "-")
+    return replace(options, split=name, keep_text=options.keep_text or "review" in old.texts, **kept)
 
 
 def _with_files(options: Options, log: Log) -> Options:
@@ -79,7 +81,14 @@ def _read(
     has_times = "time" in log.columns
     if old and old.has_times and not has_times:
         raise ConfigError(f"{old.root} has times and {log.file} has none; name them with --time-column")
-    intake = Intake(writer.spool("read", columns(with_split=kind == "given")))
+    kept = [name for role, name in TEXTS.items() if role in log.columns and (role != "text" or options.keep_text)]
+    if old and set(kept) != set(old.texts):
+        raise ConfigError(
+            f"{old.root} keeps {' and '.join(old.texts) or 'no texts'}, this log would {' and '.join(kept) or 'none'}; "
+            "continue it with the same texts, or prepare all logs anew"
+        )
+    intake = Intake(writer.spool("read", columns(with_split=kind == "given", with_texts=kept)))
+    intake.texts = {name: writer.text_spool(name) for name in kept}
     intake.has_times = has_times and (old is None or old.has_times)
     if old:
         take_prepared(intake, old)
@@ -118,8 +127,12 @@ def _write(
     rows = emit.rows_of(ordered, intake.users.texts(), intake.items.texts(), kept)
     offsets = np.concatenate([[0, 0], np.cumsum(rows.lengths)])
     bounds, said = emit.bounds_of(ordered, rows, kind, options)
+    if kind == "random":
+        reorder(ordered, lambda user: split.random_parts(rows.user[user], rows.users, bounds, options.seed))
     interactions = emit.Interactions(writer, rows, intake.has_times)
     interactions.write(ordered, offsets, bounds)
+    for name, spool in intake.texts.items():
+        texts.write(writer, name, ordered, spool)
     writer.array("sequences/offsets", "<i8", offsets)
     digest = writer.array("split", "<i4", bounds)
     tables = {"user": id_table("user", rows.users), "item": id_table("item", rows.items)}
@@ -136,6 +149,7 @@ def _write(
         "items": len(rows.items),
         "interactions": int(rows.lengths.sum()),
         "has_times": intake.has_times,
+        "texts": list(intake.texts),
         "split": {**said, "hash": digest, "interactions": parts},
         "report": {**interactions.report(), "described_users": described["user"], "described_items": described["item"]},
     }

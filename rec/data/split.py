@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rec.data.dataset import IntArray
-from rec.data.filters import drawn
+from rec.data.filters import drawn, keys_of
+from rec.data.keys import mix
 from rec.data.options import Options, SplitKind
 from rec.data.raw.values import PARTS, milliseconds
 from rec.errors import ConfigError
@@ -69,6 +70,36 @@ def ratio(lengths: IntArray, cuts: Cuts) -> IntArray:
     """(users, 5): every user's sequence is cut at two shares of its length; the first interaction is for training."""
     first, second = (np.minimum(np.maximum(_share(lengths, cut), 1), lengths) for cut in cuts)
     return by_counts(first, second - first, lengths - second)
+
+
+def random(lengths: IntArray, cuts: Cuts) -> IntArray:
+    """(users, 5): shares of every user's interactions, at least one each for valid and for test, the rest for training.
+
+    Users with fewer than three interactions only train. The split of arXiv 2402.09617 and 2311.01343.
+    """
+    first, second = cuts
+    enough = (lengths >= 3).astype(lengths.dtype)
+    valid, test = (enough * np.maximum(_share(lengths, share), 1) for share in (second - first, 1 - second))
+    return by_counts(lengths - valid - test, valid, test)
+
+
+def random_parts(user: IntArray, users: pa.StringArray, bounds: IntArray, seed: int) -> npt.NDArray[np.int8]:
+    """(rows) index into `NAMES` of rows that stand in order of time within their user: who is where is drawn.
+
+    Args:
+        user: (rows) user rows, ascending; all rows of each user that occurs.
+        users: external ids by row - 1: the draw depends on seed, id and place in time, on no order of the log.
+        bounds: (users + 1, 5) how many of each user's rows are in which part.
+        seed: of the draw.
+    """
+    first, last = (int(user[0]), int(user[-1]) + 1) if len(user) else (1, 1)
+    key = keys_of(users.slice(first - 1, last - first), seed, "random split")[user - first]
+    begin = np.searchsorted(user, user)
+    within = np.arange(len(user)) - begin
+    drawn_order = np.lexsort((mix(mix(key) ^ mix(within.astype(np.uint64))), user))
+    parts = np.empty(len(user), np.int8)
+    parts[drawn_order] = row_parts(within, bounds[user])
+    return parts
 
 
 def held_out(lengths: IntArray, users: pa.StringArray, seed: int, cuts: Cuts) -> IntArray:

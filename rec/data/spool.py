@@ -1,5 +1,6 @@
 """Columns in plain files beside the output: read and written in pieces, so that memory stays small."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,3 +55,30 @@ class Spool:
         """Gives the room back."""
         self.close()
         shutil.rmtree(self._folder)
+
+
+class TextSpool:
+    """Texts in one file, in the order in which they come: a text is known by its first byte and its size."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = file.open("w+b", buffering=0)
+        self._bytes = 0
+
+    def append(self, data: npt.NDArray[np.uint8], sizes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Adds texts that lie one behind the other; (texts) int64, the first byte of each."""
+        rest = np.ascontiguousarray(data).data
+        while len(rest):
+            rest = rest[self._file.write(rest) :]
+        begin = self._bytes + np.cumsum(sizes, dtype=np.int64) - sizes
+        self._bytes += len(data)
+        return begin
+
+    def read(self, begin: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Texts from anywhere, one behind the other."""
+        places = zip(sizes.tolist(), begin.tolist(), strict=True)
+        whole = b"".join(os.pread(self._file.fileno(), size, place) for size, place in places)
+        return np.frombuffer(whole, np.uint8)
+
+    def close(self) -> None:
+        self._file.close()

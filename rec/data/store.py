@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rec.data.dataset import SCHEMA, FloatArray, IntArray
-from rec.data.spool import Spool
+from rec.data.spool import Spool, TextSpool
 from rec.errors import DatasetError
 
 DIGEST_ROWS = 1 << 16
@@ -57,7 +57,7 @@ class Writer:
             raise DatasetError(f"{root} exists; choose another folder or remove it")
         self.root = root
         self.beside = root.with_name(root.name + ".tmp")
-        self._spools: list[Spool] = []
+        self._spools: list[Spool | TextSpool] = []
         self._digests: dict[str, str] = {}
         self._columns: dict[str, Column] = {}
 
@@ -72,7 +72,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        files: list[Column | Spool] = [*self._columns.values(), *self._spools]
+        files: list[Column | Spool | TextSpool] = [*self._columns.values(), *self._spools]
         for file in files:
             try:
                 file.close()
@@ -84,8 +84,15 @@ class Writer:
 
     def spool(self, name: str, columns: Mapping[str, str]) -> Spool:
         """Room for rows that are needed only while writing."""
-        self._spools.append(Spool(self.beside / "spool" / name, columns))
-        return self._spools[-1]
+        spool = Spool(self.beside / "spool" / name, columns)
+        self._spools.append(spool)
+        return spool
+
+    def text_spool(self, name: str) -> TextSpool:
+        """Room for texts that are needed only while writing."""
+        spool = TextSpool(self.beside / "spool" / f"{name} texts")
+        self._spools.append(spool)
+        return spool
 
     def column(self, name: str, kind: str, *shape: int) -> Column:
         """A new array file; its values are appended to what is returned."""

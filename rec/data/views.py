@@ -7,25 +7,25 @@ import torch
 from torch import Tensor
 
 from rec.config.tree import Data
-from rec.data.batch import PADDING, Queries, Sequences
+from rec.data.batch import PADDING, Batch, Queries, Sequences
 from rec.data.dataset import Dataset, IntArray, Split
 from rec.data.keys import keys
 from rec.data.negatives import Negatives
-from rec.data.windows import Windows, cut
+from rec.data.windows import R, Windows, cut
 
 ALL = np.array([-1])
 """Stands for all windows of a step, where each has a key of its own: no window has this number."""
 
 
-class View(Protocol):
+class View(Protocol[R]):
     """What the feed asks of a view."""
 
     dataset: Dataset
 
-    def epoch(self, epoch: int) -> Windows:
+    def epoch(self, epoch: int) -> R:
         """The windows of an epoch, as many in every epoch, in no particular order."""
 
-    def batch(self, step: int, windows: Windows, together: Windows) -> Sequences:
+    def batch(self, step: int, windows: R, together: R) -> Batch:
         """Windows of a step as a batch; `together` are all windows of the step, over all ranks."""
 
 

@@ -1,11 +1,39 @@
 """Training histories cut into windows: in every epoch each training target is predicted in exactly one of them."""
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
-from rec.data.dataset import TRAIN_STOP, Dataset, IntArray
+from rec.data.dataset import TRAIN_STOP, Dataset, FloatArray, IntArray
 from rec.data.keys import keys, uniform
+
+
+class Reading(Protocol):
+    """What an epoch or a step reads, in parallel columns: windows of histories, or whatever else a view deals in."""
+
+    @property
+    def length(self) -> IntArray:
+        """(W) int64 places of each: those of one micro-batch should be alike in it."""
+
+    @property
+    def alike(self) -> IntArray | FloatArray:
+        """(W) in what those of one step should be alike."""
+
+    @property
+    def targets(self) -> int:
+        """What the summed loss of all is divided by."""
+
+    def take(self, rows: IntArray | slice) -> Self:
+        """Some of them, in the order given."""
+
+
+R = TypeVar("R", bound=Reading)
+
+
+def joined(parts: list[R]) -> R:
+    """All of several as one."""
+    columns: Any = zip(*parts, strict=True)
+    return type(parts[0])(*(np.concatenate(column) for column in columns))
 
 
 class Windows(NamedTuple):
@@ -16,6 +44,11 @@ class Windows(NamedTuple):
     start: IntArray  # (W) int64 stored positions
     length: IntArray  # (W) int64 input items
     first: IntArray  # (W) bool: whether the item at `start` is predicted, too, from the user token alone
+
+    @property
+    def alike(self) -> IntArray:
+        """Windows of a step are of similar length."""
+        return self.length
 
     @property
     def targets(self) -> int:

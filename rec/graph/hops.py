@@ -1,8 +1,8 @@
 """How many edges of the train graph lie between the user and item tokens of a batch, counted up to five.
 
-Breadth-first search from many nodes at once: which of 64 sources have reached a node are the bits of one number, so that
-a hop is one pass over the edges for all of them (MS-BFS, Then et al., VLDB 2014). Nothing of the size of nodes^2 is
-made, and a hub is a row like any other.
+Breadth-first search from many nodes at once: which of 64 sources have reached a node are the bits of one number, so
+that a hop is one pass over the edges for all of them (MS-BFS, Then et al., VLDB 2014). Nothing of the size of nodes^2
+is made, and a hub is a row like any other.
 
 Most pairs need no search: in a prompt of a user and his own items they are an edge, or have the user in common.
 """

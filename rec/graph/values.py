@@ -122,3 +122,18 @@ def _coded(values: Values) -> Held:
     renumbered, left = np.cumsum(keep) - 1, keep[codes]
     offsets = np.concatenate([[0], np.concatenate([[0], np.cumsum(left)])[offsets]])
     return Held(offsets, renumbered[codes[left]].astype(np.int32), counts[keep].astype(np.int32))
+
+
+def shared_by(column: str, texts: Sequence[str]) -> tuple[list[str], list[IntArray]]:
+    """Values that several items share, and the rows of the items with each; of a column of no known kind, whole texts.
+
+    The same values that make the graph's attributes, under the same rule for those that are too rare or too common.
+    """
+    name = next((name for name, columns in COLUMNS.items() if column in columns), None)
+    values = (SPLITS[name] if name else _whole)([text.strip().casefold() for text in texts])
+    members: dict[str, list[int]] = {}
+    for row, of_item in enumerate(values, 1):
+        for text in set(of_item):
+            members.setdefault(text, []).append(row)
+    kept = sorted(text for text, rows in members.items() if 1 < len(rows) <= COMMON * len(texts))
+    return kept, [np.array(members[text], np.int64) for text in kept]

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+from rec.config.tree import GraphLlm as GraphLlmConfig
+from rec.config.tree import LightGcn as LightGcnConfig
 from rec.config.tree import Model, Run
 from rec.config.tree import Sasrec as SasrecConfig
 from rec.config.tree import SoftToken as SoftTokenConfig
@@ -12,8 +15,11 @@ from rec.data.views import NextItems, View
 from rec.errors import ConfigError
 from rec.graph.graph import Graph
 from rec.models.base import Recommender
+from rec.models.graph_llm import GraphLlm, tokenizer
+from rec.models.lightgcn import LightGcn
 from rec.models.sasrec import Sasrec
 from rec.models.soft_token import SoftToken
+from rec.text.view import TextView
 
 
 def build(
@@ -42,6 +48,11 @@ def build(
     assert graph is not None or not config.needs_graph
     model: Recommender
     match config:
+        case GraphLlmConfig():
+            model = GraphLlm(config, users=users, items=items, graph=graph, saved=saved, weights=weights)
+        case LightGcnConfig():
+            assert graph is not None
+            model = LightGcn(config, graph)
         case SasrecConfig():
             model = Sasrec(config, items=items)
         case SoftTokenConfig():
@@ -55,8 +66,10 @@ def graph_of(run: Run, dataset: Dataset) -> Graph | None:
     return Graph.open(dataset.root / "graph", dataset.fingerprint) if run.model.needs_graph else None
 
 
-def view(run: Run, dataset: Dataset) -> View:
+def view(run: Run, dataset: Dataset) -> View[Any]:
     """What the run's recommender sees of the dataset in training."""
+    if isinstance(run.model, GraphLlmConfig):
+        return TextView(dataset, run.data, run.model, tokenizer(run.model), seed=run.seed)
     return NextItems(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed)
 
 

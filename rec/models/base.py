@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rec.data.batch import Queries, Sequences
+from rec.data.batch import Batch, Queries
 from rec.data.dataset import Dataset
 
 
@@ -48,15 +48,19 @@ class Recommender(nn.Module, ABC):
         """Writes what building the model again needs besides configuration and weights. Most need nothing."""
         return
 
+    def require_like(self, folder: Path) -> None:
+        """Raises ConfigError if a saved model, whose weights this one starts from, read something else. Most cannot."""
+        return
+
     @abstractmethod
-    def loss(self, batch: Sequences) -> Loss:
+    def loss(self, batch: Any) -> Loss:
         """The loss of a batch, summed over its scored positions."""
 
     @abstractmethod
     def score(self, queries: Queries) -> Tensor:
         """(B, items + 1) scores by item row, higher is better; column 0 is padding."""
 
-    def forward(self, batch: Sequences | Queries) -> Loss | Tensor:
+    def forward(self, batch: Batch | Queries) -> Loss | Tensor:
         with torch.autocast(batch.user_B.device.type, self.products, enabled=self.products is not None):
             match batch:
                 case Queries():

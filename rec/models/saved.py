@@ -4,6 +4,7 @@ RUN/model/
   model.safetensors         the weights, fp32 (bf16, if exported so)
   run.yaml                  the resolved configuration
   backbone/config.json      the language model's own configuration
+  tokenizer/                its tokenizer, where the model reads texts
   graph/                    the train graph, where the model reads one
   items.parquet users.parquet   external ids by row, with what is known of them
   model.json                schema, sizes, step, validation metrics, fingerprint and split of the dataset
@@ -134,25 +135,66 @@ def published_digest(run: Run) -> str | None:
         return None
 
 
+def start_from(path: Path, model: Recommender, dataset: Dataset) -> None:
+    """Gives a fresh model the weights of a saved one, before training: a stage goes on where another has ended.
+
+    Args:
+        path: folder of a trained run, or of its saved model.
+        model: of the same parts and shapes.
+        dataset: the one that both are trained on.
+
+    Raises:
+        CheckpointError: if there is no saved model, or one of another dataset or of other shapes.
+        ConfigError: if it reads its input in another way.
+    """
+    folder = _folder(path)
+    about = json.loads((folder / "model.json").read_text())
+    if about["dataset"] != dataset.fingerprint:
+        raise CheckpointError(
+            f"init_from: {folder} was trained on dataset {about['dataset'][:12]}, and {dataset.root} is "
+            f"{dataset.fingerprint[:12]}; rows of one mean nothing in another: train it on the same dataset"
+        )
+    model.require_like(folder)
+    weights, wanted = _weights(folder), model.state_dict()
+    for name in sorted(weights.keys() | wanted.keys()):
+        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (weights, wanted)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"init_from: {folder} has {name} {shapes[0] or 'not at all'}, this model {shapes[1] or 'not at all'}; "
+                "give both runs the same backbone, tables and relations"
+            )
+    model.load_state_dict(weights)
+
+
+def _folder(path: Path) -> Path:
+    """A run's model folder, given either."""
+    folder = path if (path / "model.json").is_file() else path / "model"
+    if not (folder / "model.json").is_file():
+        raise CheckpointError(f"{path} holds no trained model; give the folder of a run that has been trained")
+    return folder
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}/model.safetensors is damaged ({error}); remove {folder} and type `kindling train` again"
+        ) from None
+
+
 def load(path: Path) -> Saved:
     """Opens a run folder, or its `model` folder, on the CPU in evaluation mode.
 
     Raises:
         CheckpointError: if there is no saved model, or one of another schema.
     """
-    folder = path if (path / "model.json").is_file() else path / "model"
-    if not (folder / "model.json").is_file():
-        raise CheckpointError(f"{path} holds no trained model; give the folder of a run that has been trained")
+    folder = _folder(path)
     about = json.loads((folder / "model.json").read_text())
     if about["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
     run = load_config(folder / "run.yaml")
     graph = Graph.open(folder / "graph") if run.model.needs_graph else None
     model = build(run.model, users=about["users"], items=about["items"], graph=graph, saved=folder)
-    try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder}/model.safetensors is damaged ({error}); remove {folder} and type `kindling train` again"
-        ) from None
+    model.load_state_dict(_weights(folder))
     return Saved(folder, run, model.eval(), about)

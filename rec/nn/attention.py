@@ -26,11 +26,14 @@ Bias = Tensor | tuple[Tensor, ...]
 Query by key, without causality, which is the attention's own. What lies above the diagonal is not read.
 """
 
+NEVER = torch.finfo(torch.bfloat16).min
+"""Added where attention is not allowed: a number in every type but fp16, where it is the infinity."""
+
 PLAIN, BIASED = "sdpa", "relation_biased"
 """Names of attention functions in Transformers: its own, and the one of this module."""
 
 
-def biased(
+def attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -43,11 +46,14 @@ def biased(
 ) -> tuple[Tensor, None]:
     """(B, heads, T, d) queries, keys and values (of fewer heads, perhaps) -> (B, T, heads, d).
 
-    Without a bias it is Transformers' own "sdpa". A mask of the library's, as for sliding windows, holds, too.
+    Without a bias it is Transformers' own "sdpa". With one, which has to be `causal` already, a mask of the library's
+    holds, too, as it makes for sliding windows.
     """
     if relation_bias is not None:
         bias = relation_bias[cast(int, module.layer_idx)] if isinstance(relation_bias, tuple) else relation_bias
-        attention_mask = _masked(bias, attention_mask, query.dtype)
+        allowed, attention_mask = attention_mask, bias.to(query.dtype)
+        if allowed is not None:
+            attention_mask = attention_mask.masked_fill(~allowed, NEVER)
     taken = _taken.get()
     if taken is not None:
         taken.append(_weights(query, key, attention_mask, scaling))
@@ -78,18 +84,16 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | N
     return scores.softmax(-1)
 
 
-def _masked(bias: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The bias where attention is allowed, and the least finite number elsewhere: a row of padding gives no NaN."""
-    if mask is not None and mask.dtype != torch.bool:
-        return bias.to(dtype) + mask
-    if mask is None:
-        mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).tril()
-    return torch.where(mask, bias.to(dtype), torch.finfo(dtype).min)
+def causal(bias: Bias) -> Bias:
+    """The bias, and NEVER for keys that come after their query: once for all layers that share it."""
+    if isinstance(bias, tuple):
+        return tuple(cast(Tensor, causal(one)) for one in bias)
+    return bias.masked_fill(torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).triu(1), NEVER)
 
 
 def register() -> None:
     """Makes the function known to Transformers under the name BIASED."""
-    AttentionInterface.register(BIASED, biased)
+    AttentionInterface.register(BIASED, attend)
     AttentionMaskInterface.register(BIASED, sdpa_mask)
 
 
@@ -106,7 +110,7 @@ def require_biased(model: nn.Module, width: int, layers: int) -> None:
     biases = tuple(torch.zeros(1, 1, 3, 3, device=first.device, requires_grad=True) for _ in range(layers))
     mode = model.training
     with torch.enable_grad():
-        states = model.eval()(inputs_embeds=inputs_BTH, relation_bias=biases).last_hidden_state
+        states = model.eval()(inputs_embeds=inputs_BTH, relation_bias=causal(biases)).last_hidden_state
         found = torch.autograd.grad((states * inputs_BTH).sum(), biases, allow_unused=True)
     model.train(mode)
     if any(gradient is None or not gradient.any() for gradient in found):

@@ -134,7 +134,7 @@ def hidden_states(backbone: nn.Module, inputs_BTH: Tensor, bias: attention.Bias 
         return backbone(inputs_embeds=inputs_BTH).last_hidden_state
     kernel: Any = backbone.config
     assert kernel._attn_implementation == attention.BIASED, "a backbone that was not built `biased` drops the bias"
-    return backbone(inputs_embeds=inputs_BTH, relation_bias=bias).last_hidden_state
+    return backbone(inputs_embeds=inputs_BTH, relation_bias=attention.causal(bias)).last_hidden_state
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _groups(tables: nn.ParameterDict) -> list[list[str]]:
     """The kinds in their order, in groups with few combinations."""
     groups: list[list[str]] = [[]]
     for kind in tables:
-        if prod(len(tables[one]) for one in (*groups[-1], kind)) > COMBINATIONS:
+        if groups[-1] and prod(len(tables[one]) for one in (*groups[-1], kind)) > COMBINATIONS:
             groups.append([])
         groups[-1].append(kind)
     return groups
@@ -96,12 +96,13 @@ def sum_of_tables(groups: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _sums(gradient_RN: Tensor, code_N: Tensor, columns: int) -> Tensor:
-    """(R, columns) sums of the gradients of each code, in an order that is always the same.
+    """(R, columns) sums of the gradients of each code, in fp64 or in an order that is always the same.
 
-    On a CPU one pass for each row, in fp64, is ten times as fast as the backward pass of an embedding, which sorts.
+    On a CPU this takes a tenth of the time of an embedding's backward pass; on a GPU it would add in any order.
     """
     if gradient_RN.device.type == "cpu":
-        rows = [code_N.bincount(row, minlength=columns) for row in gradient_RN.double()]
-        return torch.stack(rows).to(gradient_RN.dtype)
+        sums = torch.zeros(len(gradient_RN), columns, dtype=torch.float64)
+        sums.scatter_add_(1, code_N.long().expand_as(gradient_RN), gradient_RN.double())
+        return sums.to(gradient_RN.dtype)
     dense = torch.ops.aten.embedding_dense_backward
     return cast(Tensor, dense(gradient_RN.t().contiguous(), code_N, columns, -1, False).t())

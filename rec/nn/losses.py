@@ -18,7 +18,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     """Two passes over blocks of items: a running log-sum-exp forward, logits again (and their softmax) backward."""
 
     @staticmethod
-    def forward(ctx: Any, query_ND: Tensor, table_CD: Tensor, target_N: Tensor) -> Tensor:
+    def forward(ctx: Any, query_ND: Tensor, table_CD: Tensor, target_N: Tensor, weight_N: Tensor) -> Tensor:
         top_N = query_ND.new_full((len(query_ND),), -torch.inf)
         rest_N = torch.zeros_like(top_N)
         for block in table_CD.split(BLOCK):
@@ -27,25 +27,33 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             rest_N = rest_N * (top_N - higher_N).exp() + logits.sub_(higher_N[:, None]).exp_().sum(1)
             top_N = higher_N
         total_N = top_N + rest_N.log()
-        ctx.save_for_backward(query_ND, table_CD, target_N, total_N)
-        return (total_N - (query_ND * table_CD[target_N]).sum(1)).sum()
+        ctx.save_for_backward(query_ND, table_CD, target_N, weight_N, total_N)
+        return (weight_N * (total_N - (query_ND * table_CD[target_N]).sum(1))).sum()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        query_ND, table_CD, target_N, total_N = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        query_ND, table_CD, target_N, weight_N, total_N = ctx.saved_tensors
+        weighted_ND = weight_N[:, None] * query_ND
         query_grad = -table_CD[target_N]
         table_grad = torch.empty_like(table_CD)
         for block, block_grad in zip(table_CD.split(BLOCK), table_grad.split(BLOCK), strict=True):
             probability = (query_ND @ block.t()).sub_(total_N[:, None]).exp_()
             query_grad.addmm_(probability, block)
-            torch.mm(probability.t(), query_ND, out=block_grad)
-        table_grad.index_add_(0, target_N, query_ND, alpha=-1)
-        return query_grad * gradient, table_grad.mul_(gradient), None
+            torch.mm(probability.t(), weighted_ND, out=block_grad)
+        table_grad.index_add_(0, target_N, weighted_ND, alpha=-1)
+        return query_grad * (weight_N[:, None] * gradient), table_grad.mul_(gradient), None, None
 
 
-def catalogue_cross_entropy(query_ND: Tensor, table_CD: Tensor, target_N: Tensor) -> Tensor:
-    """-sum_n log softmax(E q_n)[target_n] over the whole catalogue, exactly, without N x C logits in memory."""
-    loss: Tensor = _CatalogueCrossEntropy.apply(query_ND, table_CD, target_N)
+def catalogue_cross_entropy(
+    query_ND: Tensor, table_CD: Tensor, target_N: Tensor, weight_N: Tensor | None = None
+) -> Tensor:
+    """-sum_n w_n log softmax(E q_n)[target_n] over the whole catalogue, exactly, without N x C logits in memory.
+
+    All weights are 1 where none are given; no gradient reaches them.
+    """
+    if weight_N is None:
+        weight_N = query_ND.new_ones(len(query_ND))
+    loss: Tensor = _CatalogueCrossEntropy.apply(query_ND, table_CD, target_N, weight_N)
     return loss
 
 

@@ -33,7 +33,9 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         for key, value in flatten(values).items()
         if key not in FREE[group]
     }
-    choice = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
+    choice: dict[str, Any] = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
+    if run.init_from is not None:
+        choice["init_from"] = str(run.init_from)
     fixed = {"seed": run.seed, "dataset fingerprint": dataset.fingerprint, "checkpoint schema": SCHEMA}
     return {**flat, **_language_model(run), **_graph(run, dataset), **choice, **fixed}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rec.config.tree import Run
-from rec.data.batch import Sequences
+from rec.data.batch import Batch
 from rec.data.feed import Feed
 from rec.models.base import Loss
 from rec.report import Report
@@ -31,7 +31,7 @@ def spoiling(total: Tensor) -> Tensor:
 
 
 def what_is_not_finite(
-    engine: Engine, feed: Feed, batches: list[Sequences], losses: list[Loss], values: dict[str, float]
+    engine: Engine, feed: Feed, batches: list[Batch], losses: list[Loss], values: dict[str, float]
 ) -> str:
     """Which of the step's values, and the users of the micro-batches concerned: of all where each loss is finite."""
     ill = {place for place, loss in enumerate(losses) if not torch.isfinite(loss.total)}

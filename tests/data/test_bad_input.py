@@ -147,7 +147,7 @@ def test_a_log_that_cannot_be_used_is_refused_in_one_sentence(
         (["--core-items", 0], "--core-items is 0; choose 1 or more, or leave it out"),
         (["--split", "given"], "--split given needs a column with train, valid or test; name it with --split-column"),
         (["--split-column", "item"], "line 2: 'a' is no part of a split (use train, valid, validation, val, dev, test"),
-        (["--split-at", "0.5,0.6"], "--split-at goes with --split ratio, time or held-out; add one of them"),
+        (["--split-at", "0.5,0.6"], "--split-at goes with --split ratio, random, time or held-out; add one of them"),
         (["--split", "ratio", "--split-at", "0.9,0.8"], "--split-at 0.9,0.8 is not two rising fractions"),
         (["--split", "time", "--split-at", "2020-01-01"], "--split-at 2020-01-01 is not two rising moments"),
         (["--format", "cvs"], "'cvs' is no format; did you mean 'csv'?"),

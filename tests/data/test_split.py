@@ -51,6 +51,34 @@ def test_ratio_cuts_each_user_at_eight_and_nine_tenths(tmp_path: Path) -> None:
     assert parts(odd) == [(29, 28, 43)]
 
 
+def test_random_draws_at_least_one_of_each_user_for_valid_and_test_and_keeps_time_within_the_parts(
+    tmp_path: Path,
+) -> None:
+    dataset = of(tmp_path, users([1, 2, 3, 5, 10, 25]), split="random")
+    assert parts(dataset) == [(1, 0, 0), (2, 0, 0), (1, 1, 1), (3, 1, 1), (8, 1, 1), (21, 2, 2)]
+    assert dataset.manifest["split"]["seed"] == 0
+    for user in range(1, 7):
+        row, bounds = sequences(dataset)[dataset.user_ids[user]], dataset.bounds[user]
+        assert sorted(row, key=lambda item: int(item[1:])) == [f"i{item}" for item in range(len(row))]
+        for start, stop in ((0, bounds[0]), (bounds[1], bounds[2]), (bounds[3], bounds[4])):
+            ages = [int(item[1:]) for item in row[start:stop]]
+            assert ages == sorted(ages)
+    assert dataset.manifest["report"]["users_not_in_time_order"] > 0
+
+
+def test_a_random_split_depends_on_seed_and_ids_alone_and_is_even(tmp_path: Path) -> None:
+    rows = users([20] * 150)
+    first = of(tmp_path, rows, split="random", seed=3)
+    again = of(tmp_path, rows[::-1], "again", split="random", seed=3)
+    other = of(tmp_path, rows, "other", split="random", seed=4)
+    assert sequences(first) == sequences(again)
+    assert sequences(first) != sequences(other)
+    tested = [int(item[1:]) for row in sequences(first).values() for item in row[18:]]
+    counts = np.bincount(tested, minlength=20)  # 300 draws over 20 places: 15 each, standard deviation 3.8
+    assert counts.min() > 2
+    assert counts.max() < 31
+
+
 def test_time_cuts_are_moments_or_shares_of_the_whole_log(tmp_path: Path) -> None:
     rows = [("u", "a", 1, 100), ("u", "b", 1, 300), ("v", "a", 1, 200), ("v", "b", 1, 200), ("v", "c", 1, 400)]
     assert parts(of(tmp_path, rows, "moments", split="time", split_at="200,400")) == [(1, 1, 0), (0, 2, 1)]

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from rec.config.tree import Data
+from rec.config.tree import Data, LearnedRelations, PaperRelations
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
+from rec.graph.outline import outline
 from rec.models import build, view
 from rec.ranks import Ranks
 from rec.train.plan.memory import Step, count, memory
@@ -24,7 +25,7 @@ from rec.train.plan.tracker import Tracker
 from rec.train.plan.work import of_counts, of_dataset
 from rec.train.strategies import Name
 from tests.eval.tiny import write
-from tests.small import EVERYTHING, SHAPES, WIDTH, a_run, decoder, soft_token
+from tests.small import EVERYTHING, SHAPES, WIDTH, a_run, decoder, graph_for, make_for, soft_token
 from tests.train.cases import BUCKET, CASES, DEALT, LAYERS, Case, dealt
 
 
@@ -203,3 +204,20 @@ def test_the_page_says_what_fits(plan: Plan):
     for strategy in plan.strategies:
         line = next(line for line in text.splitlines() if line.startswith(strategy))
         assert (" yes " in line) == plan.fits(strategy)
+
+
+@pytest.mark.parametrize("relations", [LearnedRelations(per_layer=True), PaperRelations()], ids=lambda one: one.kind)
+def test_relations_are_planned_with_the_graph_and_before_there_is_one(
+    mixed: Dataset, tmp_path: Path, relations: LearnedRelations | PaperRelations
+):
+    machine = Machine(1, 1, 1e9, 1e12)
+    run, plain = (a_run(mixed, tmp_path, soft_token("gpt2", relations=kind)) for kind in (relations, None))
+    real = Plan(run, of_dataset(mixed, run), machine)
+    assert real.fits("single")
+    assert real.rehearsal.activations > Plan(plain, of_dataset(mixed, plain), machine).rehearsal.activations
+    model = make_for(run.model, mixed)
+    assert real.inventory.whole.all == sum(parameter.numel() for parameter in model.parameters())
+    edges = len(graph_for(mixed).user_items)
+    stage = Stage(run, mixed.users, mixed.items, outline(mixed.users, mixed.items, edges, top=8))
+    assert (stage.rehearse(real.work.longest).temporary == real.rehearsal.temporary).all()
+    assert Plan(run, of_counts(500, 600, 10_000, run), machine).fits("single")

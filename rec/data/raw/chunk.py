@@ -1,16 +1,20 @@
-"""What readers yield: the columns of some rows as they were found, and how to say where a row stands."""
+"""Some rows of a log: as readers find them, with how to say where each stands, and once they are checked."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from rec.errors import DatasetError
 
-Role = Literal["user", "item", "time", "rating", "text", "split"]
-ROLES: tuple[Role, ...] = ("user", "item", "time", "rating", "text", "split")
+Role = Literal["user", "item", "time", "rating", "text", "reason", "split"]
+ROLES: tuple[Role, ...] = ("user", "item", "time", "rating", "text", "reason", "split")
+TEXTS: Mapping[Role, str] = {"text": "review", "reason": "reason"}
+"""Role -> what a text of it is called in a dataset."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,24 @@ class Raw:
     @property
     def rows(self) -> int:
         return len(self.columns["user"])
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Checked rows of a log, in input order."""
+
+    user: pa.DictionaryArray
+    item: pa.DictionaryArray
+    time: npt.NDArray[np.int64] | None
+    """Milliseconds since 1970."""
+    rating: npt.NDArray[np.float32] | None
+    split: pa.DictionaryArray | None
+    texts: Mapping[str, pa.Array]
+    """Name -> texts, as they were found."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.user)
 
 
 @dataclass

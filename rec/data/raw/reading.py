@@ -8,9 +8,9 @@ from typing import Any
 
 from rec.data.options import Options
 from rec.data.raw import columnar, delimited, json_lines, plain_lines
-from rec.data.raw.chunk import ROLES, BadLines, Raw, Role, missing_column
+from rec.data.raw.chunk import ROLES, BadLines, Chunk, Raw, Role, missing_column
 from rec.data.raw.formats import FORMATS, Format, fitted, inferred, main_file
-from rec.data.raw.values import Chunk, Values
+from rec.data.raw.values import Values
 from rec.errors import ConfigError, DatasetError
 
 
@@ -121,10 +121,11 @@ def _columns(file: Path, known: Format, options: Options, header: list[str]) -> 
             raise missing_column(file, role, wanted, header)
     if options.split not in (None, "given"):
         columns.pop("split", None)
-    if options.min_words is None:
+    asking = "--min-words" if options.min_words is not None else "--keep-text"
+    if options.min_words is None and not options.keep_text:
         columns.pop("text", None)
     elif "text" not in columns:
-        raise ConfigError("--min-words needs the review's text; name its column with --text-column")
+        raise ConfigError(f"{asking} needs the review's text; name its column with --text-column")
     return columns
 
 

@@ -1,7 +1,6 @@
 """Raw columns -> checked columns: ids, milliseconds, ratings; what is wrong is found row by row."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.raw.chunk import BadLines, Raw, Role
+from rec.data.raw.chunk import TEXTS, BadLines, Chunk, Raw, Role
 from rec.errors import ConfigError
 
 Unit = Literal["s", "ms"]
@@ -23,24 +22,6 @@ END = 4_102_444_800_000
 """The year 2100 in milliseconds: no log reaches so far."""
 EARLY = 100_000_000_000
 """A time from here on counts milliseconds (since March 1973); below, seconds."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Checked rows of a log, in input order."""
-
-    user: pa.DictionaryArray
-    item: pa.DictionaryArray
-    time: npt.NDArray[np.int64] | None
-    """Milliseconds since 1970."""
-    rating: npt.NDArray[np.float32] | None
-    words: npt.NDArray[np.int32] | None
-    """Words of the review."""
-    split: pa.DictionaryArray | None
-
-    @property
-    def rows(self) -> int:
-        return len(self.user)
 
 
 class Values:
@@ -62,12 +43,12 @@ class Values:
 
     def check(self, raw: Raw) -> Chunk:
         """Raises DatasetError at the first row that cannot be used, or leaves such rows out."""
-        found: dict[str, Any] = {"time": None, "rating": None, "words": None, "split": None}
+        found: dict[str, Any] = {"time": None, "rating": None, "split": None}
+        texts = {TEXTS[role]: column for role, column in raw.columns.items() if role in TEXTS}
         fine = np.ones(raw.rows, np.bool_)
         reasons: list[tuple[Flags, Callable[[int], str]]] = []
         for role, column in raw.columns.items():
-            if role == "text":
-                found["words"] = words(column)
+            if role in TEXTS:
                 continue
             reader = _READERS.get(role, _ids) if role != "time" else self._times
             found[role], good = reader(column)
@@ -79,7 +60,8 @@ class Values:
             for name, values in found.items():
                 if values is not None:
                     found[name] = values[fine] if isinstance(values, np.ndarray) else values.filter(keep)
-        return Chunk(**found)
+            texts = {name: column.filter(keep) for name, column in texts.items()}
+        return Chunk(**found, texts=texts)
 
     def _no_value(self, column: pa.StringArray, role: Role, row: int) -> str:
         return f"{_shown(column[row])} is no {self._wanted(role)}"

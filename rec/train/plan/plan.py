@@ -47,7 +47,7 @@ class Plan:
     def __init__(self, run: Run, work: Work, machine: Machine) -> None:
         check_batches(run.data, machine.ranks)
         self.run, self.work, self.machine = run, work, machine
-        stage = Stage(run, work.users, work.items)
+        stage = Stage(run, work.users, work.items, work.graph)
         self.inventory = memory.count(stage.model)
         self.rehearsal: Rehearsal = stage.rehearse(work.longest)
         self.evaluation = stage.evaluation(work.longest)

@@ -19,6 +19,7 @@ from torch._subclasses import FakeTensorMode
 
 from rec.config.tree import Run
 from rec.data.batch import Queries, Sequences
+from rec.graph.graph import Graph
 from rec.models import build
 from rec.models.base import Recommender
 from rec.nn.backbone import without_data
@@ -96,15 +97,16 @@ class Stage:
         run: of a backbone's `source` only the configuration is read.
         users: number of users, without padding.
         items: number of items, without padding.
+        graph: the train graph, or an outline of it; not None where the run's model needs one.
 
     Raises:
         ConfigError: for what the run's model cannot be built of.
     """
 
-    def __init__(self, run: Run, users: int, items: int) -> None:
+    def __init__(self, run: Run, users: int, items: int, graph: Graph | None = None) -> None:
         self.run = run
         with torch.device("meta"):
-            self.model = build(run.model, users=users, items=items, weights=False)
+            self.model = build(run.model, users=users, items=items, graph=graph, weights=False)
         self.model.products = HALVES.get(run.train.precision)
         self.model.require_room(run.data.max_items)
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -175,9 +177,10 @@ def _batch(run: Run, windows: int, items: int) -> Sequences:
 def _head(model: Recommender, tracker: "Tracker") -> Iterator[None]:
     """Marks where the loss begins, and where its gradient has reached the backbone."""
 
-    def begins(_module: nn.Module, _inputs: Any, queries: Tensor) -> None:
+    def begins(_module: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
         tracker.marks.append(len(tracker.temporary) - 1)
-        queries.register_hook(lambda _: tracker.marks.append(len(tracker.temporary)))
+        last = output[-1] if isinstance(output, tuple) else output
+        last.register_hook(lambda _: tracker.marks.append(len(tracker.temporary)))
 
     hook = model.get_submodule(model.trunk).register_forward_hook(begins)
     yield

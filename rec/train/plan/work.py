@@ -9,6 +9,9 @@ from rec.data.dataset import Dataset, IntArray
 from rec.data.order import order_of_epoch
 from rec.data.windows import cut
 from rec.errors import ConfigError, DatasetError
+from rec.graph.graph import Graph
+from rec.graph.outline import outline
+from rec.models import graph_of
 from rec.train.plan.rehearsal import Flops, Rehearsal
 
 HELD_OUT = 2
@@ -30,6 +33,8 @@ class Work:
     """Squared padded items, summed over all windows."""
     targets: int
     """Scored positions."""
+    graph: Graph | None = None
+    """The train graph, or an outline of it, if the run's model reads one."""
 
     def flops(self, rehearsal: Rehearsal, *, user_token: bool) -> Flops:
         """Floating-point operations of an epoch, over all ranks, from a rehearsal with windows of `longest` items."""
@@ -45,7 +50,7 @@ class Work:
 
 
 def of_dataset(dataset: Dataset, run: Run) -> Work:
-    """Counts the first epoch as the feed will read it."""
+    """Counts the first epoch as the feed will read it; DatasetError where the dataset lacks what the run needs."""
     first = run.model.predict_first
     windows = cut(dataset, run.data.max_items, predict_first=first, seed=run.seed, epoch=0)
     if not windows.targets:
@@ -60,6 +65,7 @@ def of_dataset(dataset: Dataset, run: Run) -> Work:
         padded=float(padded.sum()),
         squares=float((padded.astype(float) ** 2).sum()),
         targets=windows.targets,
+        graph=graph_of(run, dataset),
     )
 
 
@@ -85,6 +91,7 @@ def of_counts(users: int, items: int, interactions: int, run: Run) -> Work:
         padded=float(users * inputs),
         squares=users * pieces * length**2,
         targets=users * (inputs + run.model.predict_first),
+        graph=outline(users, items, interactions) if run.model.needs_graph else None,
     )
 
 

@@ -1,0 +1,167 @@
+"""Which documents there are: for each template the interactions, items, values or users that it can speak of.
+
+Nothing is tokenised here, and texts are not read but for their size. Of interactions only those that train are known.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rec.config.graph_llm import Template
+from rec.data.dataset import TRAIN_STOP, Dataset, IntArray
+from rec.data.texts import Texts
+from rec.errors import ConfigError
+from rec.graph.values import shared_by
+
+LETTERS = 4
+"""Bytes of text that are taken for a token where nothing hangs on it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The documents of one template, numbered 0, 1, ..."""
+
+    user_D: IntArray
+    """Row of the user whom a document is about; 0 where there is none."""
+    length_D: IntArray
+    """About how many tokens it has."""
+
+    def items(self, document: int) -> IntArray:
+        """(n) distinct item rows that it is about, in stored order where there is one."""
+        return np.empty(0, np.int64)
+
+    def text(self, document: int) -> str:
+        """The text that is predicted."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Interactions(Source):
+    """Training interactions with a text."""
+
+    dataset: Dataset
+    texts: Texts
+    position_D: IntArray
+
+    def items(self, document: int) -> IntArray:
+        return self.dataset.item_rows[self.position_D[document]].astype(np.int64).reshape(1)
+
+    def text(self, document: int) -> str:
+        return self.texts[int(self.position_D[document])]
+
+
+@dataclass(frozen=True)
+class Items(Source):
+    """Items with a value in a column."""
+
+    column: pa.ChunkedArray
+    item_D: IntArray
+
+    def items(self, document: int) -> IntArray:
+        return self.item_D[document : document + 1]
+
+    def text(self, document: int) -> str:
+        return str(self.column[int(self.item_D[document]) - 1])
+
+
+@dataclass(frozen=True)
+class Groups(Source):
+    """Values that several items share."""
+
+    values: Sequence[str]
+    members: Sequence[IntArray]
+
+    def items(self, document: int) -> IntArray:
+        return self.members[document]
+
+    def text(self, document: int) -> str:
+        return self.values[document]
+
+
+@dataclass(frozen=True)
+class Histories(Source):
+    """Users with enough training interactions."""
+
+    dataset: Dataset
+
+    def items(self, document: int) -> IntArray:
+        row = self.dataset.train_items(int(self.user_D[document]))
+        _, first = np.unique(row, return_index=True)
+        return row[np.sort(first)].astype(np.int64)
+
+
+def source(dataset: Dataset, name: str, template: Template) -> Source:
+    """The documents of a template.
+
+    Raises:
+        ConfigError: if the dataset has no such text, or none of it.
+    """
+    match template.use:
+        case "history" | "predictive":
+            return _histories(dataset, 1 if template.use == "history" else 2)
+        case "interaction":
+            found: Source = _interactions(dataset, name, template.field)
+        case "item":
+            found = _items(dataset, name, template.field)
+        case "group":
+            found = _groups(dataset, name, template.field)
+    if not len(found.user_D):
+        raise ConfigError(
+            f"model.prompts.{name} finds no '{template.field}' in {dataset.root}; add '{name}' to model.leave_out"
+        )
+    return found
+
+
+def _histories(dataset: Dataset, least: int) -> Histories:
+    lengths = dataset.bounds[:, TRAIN_STOP].astype(np.int64)
+    users = np.flatnonzero(lengths >= least)
+    if least > 1:  # repetitions are no items of their own
+        users = np.array([user for user in users if len(np.unique(dataset.train_items(int(user)))) >= least], np.int64)
+    return Histories(users, lengths[users], dataset)
+
+
+def _interactions(dataset: Dataset, name: str, field: str) -> Interactions:
+    if field not in dataset.texts:
+        raise _absent(dataset, name, field, dataset.texts, "prepare it with --keep-text (reason: --reason-column)")
+    texts = Texts(dataset.root / "texts", field)
+    positions = np.flatnonzero(dataset.train_positions())
+    sizes = texts.sizes(positions)
+    positions, sizes = positions[sizes > 0], sizes[sizes > 0]
+    owners = np.searchsorted(dataset.offsets, positions, side="right") - 1
+    return Interactions(owners, sizes // LETTERS, dataset, texts, positions)
+
+
+def _items(dataset: Dataset, name: str, field: str) -> Items:
+    column = _column(dataset, name, field)
+    sizes = pc.binary_length(column).fill_null(0).to_numpy()
+    rows = np.flatnonzero(sizes) + 1
+    return Items(np.zeros(len(rows), np.int64), sizes[rows - 1] // LETTERS, column, rows)
+
+
+def _groups(dataset: Dataset, name: str, field: str) -> Groups:
+    column = _column(dataset, name, field)
+    values, members = shared_by(field, column.fill_null("").to_pylist())
+    lengths = np.array([len(rows) for rows in members], np.int64)
+    return Groups(np.zeros(len(values), np.int64), lengths, values, members)
+
+
+def _column(dataset: Dataset, name: str, field: str) -> pa.ChunkedArray:
+    file = dataset.root / "items.parquet"
+    present = [column for column in pq.read_schema(file).names if column not in ("row", "item")]
+    if field not in present:
+        raise _absent(dataset, name, field, present, "prepare it with --items FILE")
+    return pq.read_table(file, columns=[field])[field].cast(pa.string())
+
+
+def _absent(dataset: Dataset, name: str, field: str, present: Sequence[str], remedy: str) -> ConfigError:
+    near = difflib.get_close_matches(field, [*present, "review", "reason"], n=1, cutoff=0.6)
+    meant = f"did you mean '{near[0]}'? Else " if near and near[0] != field else ""
+    return ConfigError(
+        f"model.prompts.{name} asks for '{field}', which {dataset.root} has not "
+        f"(there: {', '.join(present) or 'none'}); {meant}{remedy}, or add '{name}' to model.leave_out"
+    )
