@@ -10,8 +10,8 @@ from launch.command import DONE, command
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="kindling explain",
-        description="A page with the tokens of one user, their relations in the train graph, and the attention weights "
-        "with and without it.",
+        description="A page with the tokens of one user, their relations in the train graph, the attention weights and "
+        "the recommendations, with and without it; for runs of kind soft_token.",
     )
     parser.add_argument("run", type=Path, help="folder of a trained run, or its model folder")
     parser.add_argument("--user", required=True, help="external id of a user of the dataset")
@@ -32,9 +32,12 @@ def main() -> int:
     from rec.files import replace_text
 
     trained = rec.load(given.run)
-    (person,) = known(given.dataset or trained.saved.run.dataset, [given.user])
-    replace_text(given.out, page(gather(trained, person, given.k)))
-    print(f"{given.out}: {len(person.items)} items of user {given.user}", file=sys.stderr)
+    folder = given.dataset or trained.saved.run.dataset
+    (person,) = known(folder, [given.user], remedy="choose one of users.parquet")
+    found = gather(trained, person, given.k)
+    replace_text(given.out, page(found))
+    read = len(found["tokens"]) - found["owner"]
+    print(f"{given.out}: the last {read} of {found['history']} items of user {given.user}", file=sys.stderr)
     return DONE
 
 

@@ -61,13 +61,20 @@ def attend(
 
 
 @contextmanager
-def recorded() -> Iterator[list[Tensor]]:
-    """Within it, every layer that passes through `biased` adds its weights to the list: (B, heads, T, T), rows sum to 1."""
+def recorded(backbone: nn.Module) -> Iterator[list[Tensor]]:
+    """Within it, every layer of the backbone adds its weights to the list: (B, heads, T, T) fp32, whose rows sum to 1.
+
+    A backbone that knows no bias is led through `attend`, too, which without a bias is the attention that it has.
+    """
+    model: Any = backbone
     taken: list[Tensor] = []
+    own = model.config._attn_implementation
     token = _taken.set(taken)
+    model.set_attn_implementation(BIASED)
     try:
         yield taken
     finally:
+        model.set_attn_implementation(own)
         _taken.reset(token)
 
 
@@ -81,7 +88,7 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | N
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
+    return scores.softmax(-1, dtype=torch.float32)
 
 
 def causal(bias: Bias) -> Bias:
