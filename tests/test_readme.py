@@ -13,7 +13,19 @@ from rec.config.load import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("prepare", "synthesize", "embed", "graph", "plan", "train", "launch", "export", "evaluate", "recommend")
+VERBS = (
+    "prepare",
+    "synthesize",
+    "embed",
+    "graph",
+    "plan",
+    "train",
+    "launch",
+    "export",
+    "evaluate",
+    "recommend",
+    "explain",
+)
 
 
 def commands() -> list[tuple[str, list[str]]]:
