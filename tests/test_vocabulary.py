@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rec.config import tree
+from rec.config import graph_llm, parts, tree
 from rec.config.tree import Run
 
 GOLDEN = Path(__file__).parent / "golden" / "config_keys.txt"
@@ -34,7 +34,12 @@ def test_no_key_comes_or_goes_unnoticed():
     assert sorted(_keys(Run)) == GOLDEN.read_text(encoding="utf-8").split()
 
 
-CLASSES = [node for node in ast.parse(inspect.getsource(tree)).body if isinstance(node, ast.ClassDef)]
+CLASSES = [
+    node
+    for page in (tree, graph_llm, parts)
+    for node in ast.parse(inspect.getsource(page)).body
+    if isinstance(node, ast.ClassDef)
+]
 
 
 @pytest.mark.parametrize("node", CLASSES, ids=lambda node: node.name)
