@@ -1,9 +1,9 @@
 """What every recommender promises, whatever it is made of. Subclass, name the config, and inherit the tests."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -32,6 +32,18 @@ class RecommenderContract:
     def batch(self, dataset: Dataset, **options: int):
         return batch_of(dataset, predict_first=self.config.predict_first, **options)
 
+    def padded(self, batch: Any, more: int) -> Any:
+        """The same batch with more padding."""
+        return padded(batch, more)
+
+    def weights(self) -> Mapping[str, float]:
+        """Weights of the loss terms."""
+        return vars(self.config.loss)
+
+    def poisoned(self, dataset: Dataset, root: Path) -> Dataset:
+        """The dataset with other interactions in all that is held out."""
+        return _poison(dataset, root)
+
     def test_the_configuration_survives_being_written_and_read(self, mixed: Dataset, tmp_path: Path):
         run = a_run(mixed, tmp_path, self.config, data=Data(negatives=4))
         assert from_values(json.loads(json.dumps(to_values(run)))) == run
@@ -52,13 +64,13 @@ class RecommenderContract:
 
     def test_the_total_is_the_weighted_sum_of_its_parts(self, mixed: Dataset):
         loss = self.model(mixed)(self.batch(mixed))
-        weighted = sum(getattr(self.config.loss, name) * value.item() for name, value in loss.parts.items())
+        weighted = sum(self.weights()[name] * value.item() for name, value in loss.parts.items())
         assert loss.total.item() == pytest.approx(weighted, rel=1e-5)
         assert not any(part.requires_grad for part in loss.parts.values())
 
     def test_more_padding_changes_neither_loss_nor_scores(self, mixed: Dataset):
         model, batch = self.model(mixed), self.batch(mixed)
-        _same(model(batch), model(padded(batch, 5)))
+        _same(model(batch), model(self.padded(batch, 5)))
         model.eval()
         with torch.no_grad():
             narrow = model(queries([3, 0], [[4, 5, 6], [1]]))
@@ -101,7 +113,7 @@ class RecommenderContract:
         assert torch.isfinite(scores).all()
 
     def test_nothing_held_out_reaches_the_loss(self, mixed: Dataset, tmp_path: Path):
-        poisoned = _poison(mixed, tmp_path / "poisoned")
+        poisoned = self.poisoned(mixed, tmp_path / "poisoned")
         for step in range(3):
             clean, other = self.batch(mixed, step=step), self.batch(poisoned, step=step)
             for one, another in zip(clean, other, strict=True):

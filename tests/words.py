@@ -1,5 +1,9 @@
 """Tokenizers and corpora of texts for tests."""
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,14 @@ def byte_tokenizer(folder: Path) -> str:
     made.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(folder)
     return str(folder)
+
+
+@cache
+def shared_words() -> str:
+    """One for all tests that can do with the same; it is gone when they are over."""
+    folder = tempfile.mkdtemp(prefix="words-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return byte_tokenizer(Path(folder))
 
 
 def graph_llm(words: str, architecture: str = "gpt2", **options: Any) -> GraphLlm:
