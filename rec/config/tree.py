@@ -14,6 +14,12 @@ from rec.config.parts import PaperRelations as PaperRelations
 from rec.config.parts import require
 
 
+def require_graph_network(path: str, layers: int, edge_dropout: float) -> None:
+    """Raises ConfigError unless these are values of a graph network."""
+    require(layers > 0, f"{path}.layers is {layers}; choose a positive number")
+    require(0 <= edge_dropout < 1, f"{path}.edge_dropout is {edge_dropout}; choose from 0 up to, not including, 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """Weights of the loss terms; a term of weight 0 is not computed."""
@@ -58,6 +64,46 @@ class LearnedRelations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Following:
+    """What followed a history's last items in the train graph, added to the scores when the model is asked."""
+
+    kind: Literal["following"] = "following"
+    """Chooses this part."""
+    weight: float = 3.0
+    """Of log(1 + strength) in a score; choose it by validation, as it is not learned."""
+    window: int = 10
+    """Last items of a history whose followers count."""
+    decay: float = 0.5
+    """Worth of an item against the one after it."""
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, f"model.following.weight is {self.weight}; choose a positive weight")
+        require(self.window > 0, f"model.following.window is {self.window}; choose a positive number of items")
+        require(0 < self.decay <= 1, f"model.following.decay is {self.decay}; choose from above 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightGcnPart:
+    """A graph network beside the sequence: an item's vector is e + gate * g, with g from the train graph.
+
+    A step does not show the edges of its own users, so that no target is read through the graph.
+    """
+
+    kind: Literal["lightgcn"] = "lightgcn"
+    """Chooses LightGCN (arXiv 2002.02126)."""
+    layers: int = 2
+    """Hops of propagation."""
+    edge_dropout: float = 0.0
+    """Probability that a training step leaves an edge out."""
+    loss: float = 0.1
+    """Weight of its own term: BPR of each target against each negative, scored by user and item as nodes."""
+
+    def __post_init__(self) -> None:
+        require_graph_network("model.gnn", self.layers, self.edge_dropout)
+        require(self.loss >= 0, f"model.gnn.loss is {self.loss}; choose 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SoftToken:
     """The LLM reads [user, item_1 .. item_T] as vectors and its last state is matched against the item table."""
 
@@ -84,17 +130,21 @@ class SoftToken:
     loss: LossWeights = field(default_factory=LossWeights)
     """The terms of the loss."""
     relations: PaperRelations | LearnedRelations | None = None
-    """How tokens are related in the train graph, added to attention; null reads no graph."""
+    """How tokens are related in the train graph, added to attention; null adds nothing."""
+    following: Following | None = None
+    """What follows what in the train graph, added to the scores; null adds nothing."""
+    gnn: LightGcnPart | None = None
+    """A graph network that is trained along, for example {kind: lightgcn}; null is none."""
 
     @property
     def need_negatives(self) -> bool:
         """Whether the feed has to sample negatives: asked of every recommender, as is `predict_first`."""
-        return self.loss.need_negatives
+        return self.loss.need_negatives or (self.gnn is not None and self.gnn.loss > 0)
 
     @property
     def needs_graph(self) -> bool:
         """Whether the train graph is read: asked of every recommender."""
-        return self.relations is not None
+        return any(part is not None for part in (self.relations, self.following, self.gnn))
 
     def __post_init__(self) -> None:
         require(self.dim > 0, f"model.dim is {self.dim}; choose a positive width")
@@ -167,7 +217,49 @@ class Sasrec:
         )
 
 
-Model = SoftToken | Sasrec | GraphLlm
+@dataclass(frozen=True, kw_only=True)
+class LightGcn:
+    """Users and items as nodes of the train graph, whose vectors are means over their neighbourhoods.
+
+    As published (arXiv 2002.02126), except that it learns with any of the loss terms; it reads no sequence.
+    """
+
+    kind: Literal["lightgcn"] = "lightgcn"
+    """Chooses this recommender."""
+    dim: int = 64
+    """Width of the user and item tables."""
+    layers: int = 3
+    """Hops of propagation."""
+    edge_dropout: float = 0.0
+    """Probability that a training step leaves an edge out."""
+    init_std: float = 0.1
+    """Standard deviation of the tables' initial normal distribution."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameter names that are not trained."""
+    loss: LossWeights = field(default_factory=lambda: LossWeights(cross_entropy=0.0, bpr_context=1.0))
+    """The terms of the loss, where the context is the user; BPR unless others are given."""
+
+    predict_first = needs_graph = True  # each interaction is a positive once an epoch, the first of a history, too
+    user_token = False
+
+    @property
+    def need_negatives(self) -> bool:
+        """Whether the feed has to sample negatives."""
+        return self.loss.need_negatives
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "init_std"):
+            require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}; choose a positive number")
+        require_graph_network("model", self.layers, self.edge_dropout)
+        require(not self.loss.bpr_user, "model.loss.bpr_user is bpr_context for lightgcn; set that instead")
+        terms = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context")
+        require(
+            any(getattr(self.loss, name) > 0 for name in terms),
+            f"model.loss has no term that compares items; set one of {', '.join(terms)}",
+        )
+
+
+Model = SoftToken | GraphLlm | Sasrec | LightGcn
 """The recommenders; `kind` chooses one."""
 
 

@@ -63,15 +63,16 @@ class Neighbours:
 
     def _looked_up(self, table_IK: FloatArray, left: IntArray, right: IntArray) -> FloatArray:
         """Values of the table at the place of `right` in the row of `left`, by bisection of all rows at once."""
-        kept = self.item_IK.shape[1]
+        kept, items = self.item_IK.shape[1], np.ravel(self.item_IK)
+        first = left.astype(np.int64) * kept
         lower = np.zeros(left.shape, np.int64)  # so many of the row are below `right`
         for bit in reversed(range(kept.bit_length())):
             tried = lower + (1 << bit)
-            below = self.item_IK[left, np.minimum(tried, kept) - 1] < right
+            below = items.take(first + np.minimum(tried, kept) - 1) < right
             lower = np.where((tried <= kept) & below, tried, lower)
-        place = np.minimum(lower, kept - 1)
-        hit = (self.item_IK[left, place] == right) & (right < self.none)
-        found: FloatArray = np.where(hit, table_IK[left, place], np.float32(0))
+        place = first + np.minimum(lower, kept - 1)
+        hit = (items.take(place) == right) & (right < self.none)
+        found: FloatArray = np.where(hit, np.ravel(table_IK).take(place), np.float32(0))
         return found
 
 

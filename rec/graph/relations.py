@@ -6,7 +6,9 @@
 Strengths are whole numbers here, in units of which sums are exact in any order.
 """
 
+from functools import reduce
 from math import lcm
+from operator import add
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +20,8 @@ from rec.graph.edges import Histories
 
 HORIZON = 10
 """Positions that a following item may stand behind."""
+PLACES = 1 << 18
+"""Places whose following items are looked at together: those of an item that is everywhere may not fit in memory."""
 
 
 class Relation(Protocol):
@@ -83,15 +87,21 @@ class Following:
         self.work: IntArray = counts * HORIZON
 
     def cells(self, start: int, stop: int) -> sp.csr_array:
-        starts = self._starts[start : stop + 1]
-        places = self._places[starts[0] : starts[-1]]
+        first, last = int(self._starts[start]), int(self._starts[stop])
+        begins = range(first, max(last, first + 1), PLACES)
+        return reduce(add, (self._behind(begin, min(begin + PLACES, last), start, stop) for begin in begins))
+
+    def _behind(self, begin: int, end: int, start: int, stop: int) -> sp.csr_array:
+        """What some of the places add to the cells of a range of items."""
+        places = self._places[begin:end]
         lengths = self._after[places].astype(np.int64)
         ends = np.concatenate([[0], np.cumsum(lengths)])
         gap = np.arange(1, ends[-1] + 1) - np.repeat(ends[:-1], lengths)
         behind = self._items[np.repeat(places, lengths) + gap]
         near = sp.csr_array((self.unit // gap, behind, ends), shape=(len(places), self._shape))
         ones = np.ones(len(places), np.int64)
-        occurs = sp.csr_array((ones, np.arange(len(places)), starts - starts[0]), shape=(stop - start, len(places)))
+        starts = np.clip(self._starts[start : stop + 1], begin, end) - begin
+        occurs = sp.csr_array((ones, np.arange(len(places)), starts), shape=(stop - start, len(places)))
         return occurs @ near
 
     def ranked_by(self, cells: sp.csr_array) -> FloatArray:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rec.config.tree import GraphLlm as GraphLlmConfig
+from rec.config.tree import LightGcn as LightGcnConfig
 from rec.config.tree import Model, Run
 from rec.config.tree import Sasrec as SasrecConfig
 from rec.config.tree import SoftToken as SoftTokenConfig
@@ -15,6 +16,7 @@ from rec.errors import ConfigError
 from rec.graph.graph import Graph
 from rec.models.base import Recommender
 from rec.models.graph_llm import GraphLlm, tokenizer
+from rec.models.lightgcn import LightGcn
 from rec.models.sasrec import Sasrec
 from rec.models.soft_token import SoftToken
 from rec.text.view import TextView
@@ -48,6 +50,9 @@ def build(
     match config:
         case GraphLlmConfig():
             model = GraphLlm(config, users=users, items=items, graph=graph, saved=saved, weights=weights)
+        case LightGcnConfig():
+            assert graph is not None
+            model = LightGcn(config, graph)
         case SasrecConfig():
             model = Sasrec(config, items=items)
         case SoftTokenConfig():

@@ -5,9 +5,12 @@ projected into the language model's space, which is fully fine-tuned on them.
 
     input    x = [P_u e_u, P_i e_1, ..., P_i e_T]
     query    q_t = W_o h_t,   h = backbone(x)
-    score    s(t, j) = q_t . e_j      on the item table itself ("tied")
+    score    s(t, j) = q_t . e_j      on the item vectors themselves ("tied")
 
-With `relations`, attention reads how two tokens are related in the train graph (`rec.models.relations`).
+With `model.gnn` the vector of an item is e_j + gate * g_j, where g_j comes from the train graph (`rec.models.gnn`).
+
+With `relations`, attention reads how two tokens are related in the train graph (`rec.models.relations`); with
+`following`, s also has what followed the last items in the train graph (`rec.nn.following`).
 
 Where this deviates from the systems it comes from: padding is not a class of the softmax; the loss is summed and
 divided by the scored positions of the whole step; the first item may be predicted from the user token; an unknown
@@ -19,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rec.config.tree import SoftToken as Config
 from rec.data.batch import PADDING, Queries, Sequences
@@ -26,6 +30,8 @@ from rec.data.dataset import TRAIN_STOP, Dataset
 from rec.graph.graph import Graph
 from rec.models import relations
 from rec.models.base import Loss, Recommender
+from rec.models.following import Following
+from rec.models.gnn import Gnn
 from rec.models.terms import terms, weighted
 from rec.nn import backbone
 from rec.nn.dropout import Keys, keep
@@ -61,6 +67,8 @@ class SoftToken(Recommender):
         self.relations = relations.build(
             config.relations, graph, heads=decoder.num_attention_heads, layers=decoder.num_hidden_layers
         )
+        assert graph is not None or not config.needs_graph
+        self.following = Following(config.following, graph) if config.following and graph else None
         self.backbone: nn.Module = backbone.build(
             config.backbone,
             shape,
@@ -69,6 +77,10 @@ class SoftToken(Recommender):
             weights=weights and saved is None,
             biased=config.relations is not None,
         )
+        self.gnn: Gnn | None = None
+        if config.gnn is not None:
+            assert graph is not None
+            self.gnn = Gnn(config.gnn, graph, config.dim, config.init_std)
 
     def start(self, dataset: Dataset) -> None:
         """Starts the item table from a feature of the dataset, if the configuration names one.
@@ -92,10 +104,20 @@ class SoftToken(Recommender):
         """Writes the language model's own configuration."""
         self.shape.save_pretrained(folder / "backbone")
 
-    def queries(self, batch: Sequences | Queries) -> Tensor:
-        """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token."""
+    def items(self, nodes_CD: Tensor | None) -> Tensor:
+        """(items + 1, D): the vectors that items enter with and are scored by; `nodes_CD` is g, None without a GNN."""
+        if self.gnn is None or nodes_CD is None:
+            return self.tables.item.weight
+        return self.tables.item.weight + self.gnn.gate * nodes_CD
+
+    def queries(self, batch: Sequences | Queries, items_CD: Tensor | None = None) -> Tensor:
+        """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token.
+
+        `items_CD` are the vectors of `items`; None takes the item table as it is.
+        """
         items_BT = batch.history_BT if isinstance(batch, Queries) else batch.items_BT
-        inputs, shown_B = self.heads.item_in(self.tables.items(items_BT)), None
+        vectors_CD = self.tables.item.weight if items_CD is None else items_CD
+        inputs, shown_B = self.heads.item_in(F.embedding(items_BT, vectors_CD, padding_idx=PADDING)), None
         if self.heads.user_in is not None:
             shown_B = self.tables.known(batch.user_B)
             if self.training and self.config.user_dropout:
@@ -108,19 +130,26 @@ class SoftToken(Recommender):
 
     def loss(self, batch: Sequences) -> Loss:
         self.keys.key_B = batch.key_B
-        queries = self.queries(batch)
+        nodes_CD = None if self.gnn is None else self.gnn.items(batch)
+        items_CD = self.items(nodes_CD)
+        queries = self.queries(batch, items_CD)
         targets = (
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
+        weights = dict(vars(self.config.loss))
         with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the backbone
-            parts = terms(self.config.loss, batch, queries.float(), targets, self.tables)
-        return weighted(vars(self.config.loss), parts)
+            parts = terms(self.config.loss, batch, queries.float(), targets, self.tables, items_CD.float())
+            if self.gnn is not None and nodes_CD is not None and self.gnn.weight:
+                parts["gnn"], weights["gnn"] = self.gnn.loss(batch, targets, nodes_CD), self.gnn.weight
+        return weighted(weights, parts)
 
     def score(self, queries: Queries) -> Tensor:
-        """(B, items + 1): the query after the last item of each history against the item table."""
-        query = self.queries(queries)
+        """(B, items + 1): the query after the last item of each history against the item vectors."""
+        items_CD = self.items(None if self.gnn is None else self.gnn.items(None))
+        query = self.queries(queries, items_CD)
         length_B = (queries.history_BT != PADDING).sum(1)
         last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
         query_BD = query[torch.arange(len(query), device=query.device), last_B]
         with torch.autocast(query.device.type, enabled=False):  # ties count against the model: scores are fp32
-            return query_BD.float() @ self.tables.item.weight.float().t()
+            scores_BC = query_BD.float() @ items_CD.float().t()
+            return scores_BC if self.following is None else scores_BC + self.following(queries.history_BT)

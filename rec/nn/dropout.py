@@ -45,21 +45,43 @@ class KeyedDropout(nn.Module):
 
 
 def keep(key_B: Tensor, salt: int, count: int, p: float) -> Tensor:
-    """(B, count) bool: True with probability 1 - p, a hash of (key, salt, place).
+    """(B, count) bool: True with probability 1 - p, a hash of (key, salt, place)."""
+    place = torch.arange(count, dtype=torch.int32, device=key_B.device) * GOLDEN
+    return scrambled(place ^ _row(key_B, salt)[:, None]) >= _bound(p)
 
-    The hash is the 32-bit finaliser of MurmurHash3 (Appleby 2011) on wrapping int32 arithmetic, whose right shifts
-    carry the sign along: hence the masks.
+
+def keep_pairs(key: Tensor, left_E: Tensor, right_E: Tensor, p: float) -> Tensor:
+    """(E) bool: True with probability 1 - p, a hash of a key () and of a pair of int32 rows."""
+    left_E = scrambled(left_E * GOLDEN ^ _row(key, 0))
+    return scrambled(left_E ^ right_E * GOLDEN) >= _bound(p)
+
+
+GOLDEN = -1640531527
+"""2^32 / golden ratio, as int32."""
+
+
+def scrambled(x: Tensor) -> Tensor:
+    """int32 -> int32, in place: the 32-bit finaliser of MurmurHash3 (Appleby 2011) on wrapping arithmetic.
+
+    Right shifts carry the sign along: hence the masks.
     """
-    row = key_B ^ (key_B >> 32) ^ (salt * 0x9E3779B97F4A7C15 & 0x7FFFFFFFFFFFFFFF)
-    row = (row & 0x7FFFFFFF).to(torch.int32)
-    place = torch.arange(count, dtype=torch.int32, device=key_B.device) * -1640531527  # 2^32 / golden ratio
-    x = place ^ row[:, None]
     x ^= (x >> 16) & 0xFFFF
     x *= -2048144789
     x ^= (x >> 13) & 0x7FFFF
     x *= -1028477387
     x ^= (x >> 16) & 0xFFFF
-    return x >= int(p * 2**32) - 2**31
+    return x
+
+
+def _row(key: Tensor, salt: int) -> Tensor:
+    """int64 keys -> int32, of all 64 bits and the salt."""
+    row = key ^ (key >> 32) ^ (salt * 0x9E3779B97F4A7C15 & 0x7FFFFFFFFFFFFFFF)
+    return (row & 0x7FFFFFFF).to(torch.int32)
+
+
+def _bound(p: float) -> int:
+    """What a share p of all int32 is below."""
+    return int(p * 2**32) - 2**31
 
 
 def hang(model: nn.Module, dropout: float, keys: Keys) -> None:

@@ -58,6 +58,9 @@ class GraphTensors(NamedTuple):
     following: Lists
     out_I: Tensor
     """(items + 1) float64: the strength with which each item is followed by all items, in units of 1 / `unit`."""
+    least_I: Tensor
+    """(items + 1) float64: the smallest strength in the list of what follows each item, in the same units; 0 where the
+    list is not full."""
     unit: int
     """Of which all 1 / gap are multiples."""
     horizon: int
@@ -157,13 +160,15 @@ def _following(graph: GraphTensors, tokens: Tokens, own_BT: Tensor, strength_BTT
     item_BT, window_BW = tokens.item_BT, tokens.window_BW
     place = torch.arange(window_BW.shape[1], device=item_BT.device)
     gap_WW = place - place[:, None]
-    add_WW = torch.where((gap_WW > 0) & (gap_WW <= graph.horizon), graph.unit / gap_WW, 0.0)
+    # rounded, since a number over a tensor is computed as the number times 1 / tensor
+    add_WW = torch.where((gap_WW > 0) & (gap_WW <= graph.horizon), (graph.unit / gap_WW).round_(), 0.0)
     same_BTW = ((item_BT[:, :, None] == window_BW[:, None]) & own_BT[:, :, None]).float()
     after_BTW = same_BTW @ add_WW
     own_BTT = after_BTW @ same_BTW.mT
     train_BW = _owned(graph, tokens.owner_B, window_BW).float()
     own_out_BT = (after_BTW @ train_BW[:, :, None])[:, :, 0] - own_BTT.diagonal(dim1=1, dim2=2)
     strength = (strength_BTT.double() * graph.unit).round_() - own_BTT
+    strength *= strength >= graph.least_I[item_BT][:, :, None]
     out_BT = graph.out_I[item_BT] - own_out_BT
     return _levels(strength / out_BT.clamp_(min=1)[:, :, None], graph.following.bounds)
 

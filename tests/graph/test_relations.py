@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rec.graph import edges, strongest
+from rec.graph import edges, relations, strongest
 from rec.graph.edges import Histories
 from rec.graph.graph import Graph
 from tests.graph import oracle
@@ -128,6 +128,7 @@ def test_ranges_and_threads_change_nothing(work: int, threads: int, tmp_path: Pa
     log = [random.integers(1, ITEMS + 1, size=random.integers(1, 15)).tolist() for _ in range(20)]
     whole = fingerprint(tmp_path / "whole", log)
     monkeypatch.setattr(strongest, "WORK", work)
+    monkeypatch.setattr(relations, "PLACES", work)
     monkeypatch.setattr("rec.graph.build.THREADS", threads)
     assert fingerprint(tmp_path / "parts", log) == whole
 

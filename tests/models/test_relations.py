@@ -45,10 +45,15 @@ def training(user: int, row: Row[int]) -> Sequences:
 @given(LOGS, st.data())
 def test_a_users_own_relations_are_those_of_a_graph_made_without_him(log: list[list[int]], data: st.DataObject):
     """Whatever he trains on, what he is about to do first of all, cannot be read from his relations."""
-    users = [user for user, row in enumerate(log, start=1) if len(row) > 1]
-    if not users:
-        return
-    user = data.draw(st.sampled_from(users))
+    if users := [user for user, row in enumerate(log, start=1) if len(row) > 1]:
+        check_without(log, data.draw(st.sampled_from(users)))
+
+
+def test_a_share_that_is_a_bound_reaches_it():
+    check_without([[3, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1]] * 2, 1)
+
+
+def check_without(log: list[list[int]], user: int) -> None:
     row = log[user - 1]
     others = [[] if other == user else items for other, items in enumerate(log, start=1)]
     cosine, shares = oracle.cosine(others), oracle.shares(others)

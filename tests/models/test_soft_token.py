@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from rec.config.tree import Backbone, LearnedRelations, LossWeights, PaperRelations, SoftToken
+from rec.config.tree import Backbone, Following, LearnedRelations, LossWeights, PaperRelations, SoftToken
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
 from rec.models import build
 from tests.contract import RecommenderContract
-from tests.small import EVERYTHING, SHAPES, batch_of, make, padded, queries, soft_token
+from tests.small import EVERYTHING, SHAPES, batch_of, graph_for, make, padded, queries, soft_token
 
 FAMILIES = ("gpt2", "qwen2", "qwen3")
 
@@ -292,3 +292,22 @@ def test_a_stranger_gives_finite_gradients_in_a_deep_backbone_without_biases(mix
     model(batch._replace(user_B=batch.user_B * 0)).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+@torch.no_grad()
+def test_what_followed_the_last_items_in_the_train_graph_is_added_to_the_scores_and_not_to_the_loss(mixed: Dataset):
+    plain = soft_token("gpt2")
+    added = replace(plain, following=Following(weight=2.0, window=3, decay=0.5))
+    graph = graph_for(mixed)
+    one, other = make(plain, mixed.users, mixed.items), make(added, mixed.users, mixed.items, graph=graph)
+    other.load_state_dict(one.state_dict())
+    batch = batch_of(mixed)
+    assert other(batch).total.item() == one(batch).total.item()
+    history = mixed.train_items(8).tolist()[-5:]
+    query = queries([8], [history])
+    expected = np.zeros(mixed.items + 1)
+    for age, item in enumerate(reversed(history[-3:])):
+        expected += 0.5**age * graph.following.strengths(item, np.arange(mixed.items + 1))
+    difference = (other.eval()(query) - one.eval()(query))[0].numpy()
+    assert expected.any()
+    np.testing.assert_allclose(difference, 2 * np.log1p(expected), rtol=1e-4, atol=1e-5)

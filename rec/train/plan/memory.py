@@ -85,7 +85,8 @@ def count(model: nn.Module) -> Inventory:
     parts = {name: _count(part.parameters()) for name, part in model.named_children()}
     whole = Count(*map(sum, zip(*parts.values(), strict=True)))
     within = Count(sum(one.all for one in inside), sum(one.trained for one in inside))
-    return Inventory(parts, max(inside), Count(whole.all - within.all, whole.trained - within.trained))
+    largest = max(inside, default=Count(0, 0))
+    return Inventory(parts, largest, Count(whole.all - within.all, whole.trained - within.trained))
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> Count:

@@ -177,9 +177,10 @@ def _batch(run: Run, windows: int, items: int) -> Sequences:
 def _head(model: Recommender, tracker: "Tracker") -> Iterator[None]:
     """Marks where the loss begins, and where its gradient has reached the backbone."""
 
-    def begins(_module: nn.Module, _inputs: Any, queries: Tensor) -> None:
+    def begins(_module: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
         tracker.marks.append(len(tracker.temporary) - 1)
-        queries.register_hook(lambda _: tracker.marks.append(len(tracker.temporary)))
+        last = output[-1] if isinstance(output, tuple) else output
+        last.register_hook(lambda _: tracker.marks.append(len(tracker.temporary)))
 
     hook = model.get_submodule(model.trunk).register_forward_hook(begins)
     yield

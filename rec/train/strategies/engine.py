@@ -120,6 +120,7 @@ class Plain(Engine):
         if self.ranks.world > 1:
             devices = None if self.device.type == "cpu" else [self.device]
             self.model = DistributedDataParallel(self.bare, device_ids=devices, gradient_as_bucket_view=True)
+            self.model.broadcast_buffers = False  # they are constants, a graph for example, and not sent in every pass
         self.optimizer = build_optimizer(self.bare, optim)
         prime(self.optimizer, trained(self.optimizer))
         if isinstance(self.model, DistributedDataParallel):

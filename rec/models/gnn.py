@@ -1,0 +1,52 @@
+"""A graph network beside a sequential recommender: what an item is to other people, as a vector of its own.
+
+    g = LightGCN's mean over layers, from tables of its own
+    item    e_j + gate * g_j          loss   BPR(e_u, g_j) of the window's targets against its negatives
+
+No position reads its target through the graph: the users of the whole step are hidden (`rec.nn.propagate`), and so the
+loss predicts edges that the graph does not show. A hidden user is no node, so that their vector is layer 0. In
+evaluation nobody is hidden: the graph is made of training interactions, and what is asked for then is not in it.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rec.config.tree import LightGcnPart as Config
+from rec.data.batch import PADDING, Sequences
+from rec.graph.graph import Graph
+from rec.models.edges import propagation
+from rec.nn import losses
+from rec.nn.propagate import Means
+from rec.nn.tables import Tables
+
+
+class Gnn(nn.Module):
+    """Tables of its own, the graph, and the gate (D), which starts at 1: added."""
+
+    def __init__(self, config: Config, graph: Graph, dim: int, init_std: float) -> None:
+        super().__init__()
+        self.weight = config.loss
+        self.tables = Tables(graph.users, graph.items, dim, init_std)
+        self.propagation = propagation(graph, layers=config.layers, dropout=config.edge_dropout)
+        self.gate = nn.Parameter(torch.ones(dim))
+
+    def items(self, batch: Sequences | None) -> Tensor:
+        """g, (items + 1, D) fp32, as a training step may see it; without a batch, of the whole train graph."""
+        assert self.tables.user is not None
+        step = () if batch is None else (batch.step_users_S - 1, batch.step_key)
+        means: Means = self.propagation(self.tables.user.weight, self.tables.item.weight, *step, want_users=False)
+        return means.item_ID
+
+    def loss(self, batch: Sequences, targets_BP: Tensor, items_CD: Tensor) -> Tensor:
+        """BPR of the targets against the negatives, summed over both.
+
+        Args:
+            batch: whence users and negatives come.
+            targets_BP: item rows; `PADDING` where there is none.
+            items_CD: g.
+        """
+        row_N, place_N = torch.nonzero(targets_BP != PADDING, as_tuple=True)
+        user_BD, target_ND = self.tables.users(batch.user_B).float(), F.embedding(targets_BP[row_N, place_N], items_CD)
+        negative_BK = (F.embedding(batch.negatives_BK, items_CD) @ user_BD[:, :, None])[:, :, 0]
+        return losses.bpr((user_BD[row_N] * target_ND).sum(1), negative_BK[row_N])
