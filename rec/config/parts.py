@@ -35,3 +35,36 @@ class PaperRelations:
 
     kind: Literal["paper"] = "paper"
     """Chooses these relations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    cross_entropy: float = 1.0
+    """Cross-entropy over the whole catalogue."""
+    sampled_softmax: float = 0.0
+    """Cross-entropy over the target and `data.negatives` sampled items, corrected by log Q."""
+    gbce: float = 0.0
+    """Generalised binary cross-entropy over the target and the negatives (gSASRec, arXiv 2308.07192)."""
+    bpr_context: float = 0.0
+    """BPR of the target against each negative, scored by the context; summed over the negatives."""
+    bpr_user: float = 0.0
+    """BPR of the target against each negative, scored by the user's own vector; summed over the negatives."""
+    l2: float = 0.0
+    """Half the mean squares of both tables, (mean(E_u^2) + mean(E_i^2)) / 2."""
+    gbce_calibration: float = 0.75
+    """t of gSASRec, from 0 (plain binary cross-entropy) to 1 (fully calibrated)."""
+
+    def __post_init__(self) -> None:
+        for name in vars(self):
+            weight = getattr(self, name)
+            require(weight >= 0, f"model.loss.{name} is {weight}; choose 0 or more")
+        require(
+            self.gbce_calibration <= 1, f"model.loss.gbce_calibration is {self.gbce_calibration}; choose from 0 to 1"
+        )
+
+    @property
+    def need_negatives(self) -> bool:
+        """Whether any term compares the target with sampled items."""
+        return any((self.sampled_softmax, self.gbce, self.bpr_context, self.bpr_user))

@@ -9,48 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from rec.config.graph_llm import GraphLlm as GraphLlm
+from rec.config.ordinary import LightGcn as LightGcn
+from rec.config.ordinary import LightGcnPart as LightGcnPart
+from rec.config.ordinary import Sasrec as Sasrec
 from rec.config.parts import Backbone as Backbone
+from rec.config.parts import LossWeights as LossWeights
 from rec.config.parts import PaperRelations as PaperRelations
 from rec.config.parts import require
-
-
-def require_graph_network(path: str, layers: int, edge_dropout: float) -> None:
-    """Raises ConfigError unless these are values of a graph network."""
-    require(layers > 0, f"{path}.layers is {layers}; choose a positive number")
-    require(0 <= edge_dropout < 1, f"{path}.edge_dropout is {edge_dropout}; choose from 0 up to, not including, 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the loss terms; a term of weight 0 is not computed."""
-
-    cross_entropy: float = 1.0
-    """Cross-entropy over the whole catalogue."""
-    sampled_softmax: float = 0.0
-    """Cross-entropy over the target and `data.negatives` sampled items, corrected by log Q."""
-    gbce: float = 0.0
-    """Generalised binary cross-entropy over the target and the negatives (gSASRec, arXiv 2308.07192)."""
-    bpr_context: float = 0.0
-    """BPR of the target against each negative, scored by the context; summed over the negatives."""
-    bpr_user: float = 0.0
-    """BPR of the target against each negative, scored by the user's own vector; summed over the negatives."""
-    l2: float = 0.0
-    """Half the mean squares of both tables, (mean(E_u^2) + mean(E_i^2)) / 2."""
-    gbce_calibration: float = 0.75
-    """t of gSASRec, from 0 (plain binary cross-entropy) to 1 (fully calibrated)."""
-
-    def __post_init__(self) -> None:
-        for name in vars(self):
-            weight = getattr(self, name)
-            require(weight >= 0, f"model.loss.{name} is {weight}; choose 0 or more")
-        require(
-            self.gbce_calibration <= 1, f"model.loss.gbce_calibration is {self.gbce_calibration}; choose from 0 to 1"
-        )
-
-    @property
-    def need_negatives(self) -> bool:
-        """Whether any term compares the target with sampled items."""
-        return any((self.sampled_softmax, self.gbce, self.bpr_context, self.bpr_user))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,27 +45,6 @@ class Following:
         require(self.weight > 0, f"model.following.weight is {self.weight}; choose a positive weight")
         require(self.window > 0, f"model.following.window is {self.window}; choose a positive number of items")
         require(0 < self.decay <= 1, f"model.following.decay is {self.decay}; choose from above 0 to 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LightGcnPart:
-    """A graph network beside the sequence: an item's vector is e + gate * g, with g from the train graph.
-
-    A step does not show the edges of its own users, so that no target is read through the graph.
-    """
-
-    kind: Literal["lightgcn"] = "lightgcn"
-    """Chooses LightGCN (arXiv 2002.02126)."""
-    layers: int = 2
-    """Hops of propagation."""
-    edge_dropout: float = 0.0
-    """Probability that a training step leaves an edge out."""
-    loss: float = 0.1
-    """Weight of its own term: BPR of each target against each negative, scored by user and item as nodes."""
-
-    def __post_init__(self) -> None:
-        require_graph_network("model.gnn", self.layers, self.edge_dropout)
-        require(self.loss >= 0, f"model.gnn.loss is {self.loss}; choose 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,96 +111,6 @@ class SoftToken:
             f"model.loss has no term that trains the backbone; set one of {', '.join(weights)}",
         )
         require(self.init_std > 0, f"model.init_std is {self.init_std}; choose a positive standard deviation")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sasrec:
-    """A small causal transformer over item vectors, trained from nothing: what a language model has to be better than.
-
-    As published (arXiv 1808.09781), except that it learns with any of the loss terms.
-    """
-
-    kind: Literal["sasrec"] = "sasrec"
-    """Chooses this recommender."""
-    dim: int = 64
-    """Width of the item table and of the transformer."""
-    layers: int = 2
-    """Blocks of self-attention."""
-    heads: int = 2
-    """Attention heads; they divide `dim`."""
-    positions: int = 50
-    """Longest history that can be read, in items: at least `data.max_items`."""
-    dropout: float = 0.2
-    """Probability of dropping an element of what the first block reads and of each residual branch."""
-    init_std: float = 0.02
-    """Standard deviation of the item table's initial normal distribution."""
-    freeze: tuple[str, ...] = ()
-    """Patterns of parameter names that are not trained."""
-    loss: LossWeights = field(default_factory=LossWeights)
-    """The terms of the loss."""
-
-    user_token = predict_first = needs_graph = False  # asked of every recommender; no choice here
-
-    @property
-    def need_negatives(self) -> bool:
-        """Whether the feed has to sample negatives."""
-        return self.loss.need_negatives
-
-    def __post_init__(self) -> None:
-        for name in ("dim", "layers", "heads", "positions", "init_std"):
-            require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}; choose a positive number")
-        require(
-            self.dim % self.heads == 0, f"model.heads ({self.heads}) must divide model.dim ({self.dim}); choose another"
-        )
-        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; choose from 0 up to, not including, 1")
-        require(not self.loss.bpr_user, "model.loss.bpr_user needs users, and sasrec has none; set it to 0")
-        terms = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context")
-        require(
-            any(getattr(self.loss, name) > 0 for name in terms),
-            f"model.loss has no term that trains the transformer; set one of {', '.join(terms)}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LightGcn:
-    """Users and items as nodes of the train graph, whose vectors are means over their neighbourhoods.
-
-    As published (arXiv 2002.02126), except that it learns with any of the loss terms; it reads no sequence.
-    """
-
-    kind: Literal["lightgcn"] = "lightgcn"
-    """Chooses this recommender."""
-    dim: int = 64
-    """Width of the user and item tables."""
-    layers: int = 3
-    """Hops of propagation."""
-    edge_dropout: float = 0.0
-    """Probability that a training step leaves an edge out."""
-    init_std: float = 0.1
-    """Standard deviation of the tables' initial normal distribution."""
-    freeze: tuple[str, ...] = ()
-    """Patterns of parameter names that are not trained."""
-    loss: LossWeights = field(default_factory=lambda: LossWeights(cross_entropy=0.0, bpr_context=1.0))
-    """The terms of the loss, where the context is the user; BPR unless others are given."""
-
-    predict_first = needs_graph = True  # each interaction is a positive once an epoch, the first of a history, too
-    user_token = False
-
-    @property
-    def need_negatives(self) -> bool:
-        """Whether the feed has to sample negatives."""
-        return self.loss.need_negatives
-
-    def __post_init__(self) -> None:
-        for name in ("dim", "init_std"):
-            require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}; choose a positive number")
-        require_graph_network("model", self.layers, self.edge_dropout)
-        require(not self.loss.bpr_user, "model.loss.bpr_user is bpr_context for lightgcn; set that instead")
-        terms = ("cross_entropy", "sampled_softmax", "gbce", "bpr_context")
-        require(
-            any(getattr(self.loss, name) > 0 for name in terms),
-            f"model.loss has no term that compares items; set one of {', '.join(terms)}",
-        )
 
 
 Model = SoftToken | GraphLlm | Sasrec | LightGcn
