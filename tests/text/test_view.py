@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -213,6 +214,20 @@ def test_a_template_without_its_text_is_refused(
     with pytest.raises(ConfigError, match=message):
         view(dataset, graph_llm(words, prompts={**AMAZON, **templates}, **options))
     view(dataset, graph_llm(words, prompts={**AMAZON, **templates}, leave_out=tuple(templates), **options))
+
+
+def test_brands_and_categories_are_found_under_the_names_that_shops_give_them(
+    dataset: Dataset, words: str, tmp_path: Path
+) -> None:
+    shutil.copytree(dataset.root, tmp_path / "shop")
+    file = tmp_path / "shop/items.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.rename_columns([{"brand": "store"}.get(name, name) for name in table.column_names]), file)
+    shop = Dataset.open(tmp_path / "shop")
+    for one, other in zip(
+        steps(view(dataset, graph_llm(words)), 4), steps(view(shop, graph_llm(words)), 4), strict=True
+    ):
+        assert [texts(batch) for batch in one] == [texts(batch) for batch in other]
 
 
 def test_the_size_of_texts_sorts_them_before_they_are_tokenised(dataset: Dataset, words: str) -> None:
