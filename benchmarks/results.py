@@ -1,4 +1,4 @@
-"""Renders docs/results.md and the table of the README out of docs/results/*.json.
+"""Renders docs/results.md, the table of the README and that of docs/graph_llm.md out of docs/results/*.json.
 
 Those files are what `kindling evaluate RUN --split test --json FILE` wrote: no number is typed by hand.
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs/results"
 BEGIN, END = "<!-- results: made by benchmarks/results.py -->", "<!-- end of results -->"
 METRICS = ("ndcg@10[full]", "recall@10[full]")
 NAMES = {
@@ -40,10 +41,25 @@ SETS = {
     ),
 }
 """Data set -> its title, its result files with what to call them, and how it is prepared."""
+OF_THE_PAPER = ("recall_capped@20[full]", "recall_capped@40[full]", "ndcg@100[full]", *METRICS)
+READERS = {
+    "small-predictive": "graph_llm",
+    "no-pretraining": "no pre-training",
+    "small-content": "no fine-tuning",
+    "no-graph": "no graph in attention",
+    "first-order": "no second-order prompts",
+    "small-cllm4rec": "CLLM4Rec",
+}
+"""Result files of a set in docs/graph_llm.md, and what to call them."""
+READ = {
+    "instruments": "Amazon Musical Instruments 5-core (2014), random 80/10/10",
+    "beauty-8": "Amazon Beauty (2014), 8-core of its 5-core, random 80/10/10",
+}
+"""Data sets there."""
 
 
 def read(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((ROOT / "docs/results" / f"{name}.json").read_text())
+    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return content
 
 
@@ -60,6 +76,24 @@ def table() -> str:
             if values[METRICS[0]] == top:
                 cells[0] = f"**{cells[0]}**"
             lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def readers() -> str:
+    """Readers of texts and their ablations beside the baselines, on each set."""
+    lines = []
+    for data, title in READ.items():
+        found = {name: f"{data}-{name}" for name in READERS}
+        contents = {name: read(file) for name, file in found.items() if (FOLDER / f"{file}.json").is_file()}
+        about = next(iter(contents.values()))["dataset"]
+        lines += [f"### {title}", "", f"Split `{about['split']}`, dataset `{about['fingerprint'][:16]}`.", ""]
+        lines += ["| | Recall@20 | Recall@40 | NDCG@100 | NDCG@10 | recall@10 |", "| --- |" + " ---: |" * 5]
+        for name, content in contents.items():
+            cells = [cell(content["metrics"][metric], content["intervals"][metric]) for metric in OF_THE_PAPER]
+            lines.append(f"| {READERS[name]} | {' | '.join(cells)} |")
+        for name, values in next(iter(contents.values()))["baselines"].items():
+            lines.append(f"| {NAMES[name]} | {' | '.join(cell(values[metric], None) for metric in OF_THE_PAPER)} |")
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -93,6 +127,7 @@ def replaced(page: str, text: str) -> str:
 
 def main() -> int:
     pages = {ROOT / "README.md": table(), ROOT / "docs/results.md": f"{table()}\n\n{commands()}"}
+    pages[ROOT / "docs/graph_llm.md"] = readers()
     stale = [path for path, text in pages.items() if replaced(path.read_text(), text) != path.read_text()]
     if "--check" in sys.argv[1:]:
         print("\n".join(f"{path} is not up to date: run benchmarks/results.py" for path in stale) or "up to date")

@@ -1,5 +1,6 @@
 """The losses and scores of graph_llm against Transformers' own model, document by document, with R spelled out."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from tests.small import make_for, queries
 from tests.words import graph_llm, reviews, shared_words
 
 PAPER = {0: 6 / 11, 1: 1.0, 2: 4 / 11, 3: 3 / 11, 4: 2 / 11, 5: 1 / 11}
-FAMILIES = ("gpt2", "qwen3")
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,11 @@ class Reference:
 
     def __init__(self, model: Model, dataset: Dataset, distance: Tensor | None) -> None:
         self.model, self.users, self.distance = model, dataset.users + 1, distance
-        self.lm = AutoModelForCausalLM.from_config(model.shape, attn_implementation="eager").double().eval()
+        self.lm = (
+            AutoModelForCausalLM.from_config(copy.deepcopy(model.shape), attn_implementation="eager").double().eval()
+        )
         self.lm.base_model.load_state_dict(model.backbone.state_dict())
-        self.lm.tie_weights()
-        assert self.lm.lm_head.weight is self.lm.base_model.get_input_embeddings().weight
+        self.words = self.lm.base_model.get_input_embeddings().weight
         self.items = model.collaborative.item.weight.double()[1:]
 
     def states(self, document: dict[str, list[int]], content: bool) -> tuple[Tensor, Tensor]:
@@ -57,7 +58,7 @@ class Reference:
         tables, rows, nodes = self.model.content if content else self.model.collaborative, [], []
         for token, user, item in zip(document["token"], document["user"], document["item"], strict=True):
             source = tables.user.weight[user - 1] if user else tables.item.weight[item] if item else None
-            rows.append(self.lm.base_model.get_input_embeddings().weight[token] if source is None else source)
+            rows.append(self.words[token] if source is None else source)
             nodes.append(user or (self.users + item if item else 0))
         relation = torch.zeros(len(rows), len(rows), dtype=torch.float64)
         for query, one in enumerate(nodes):
@@ -69,7 +70,7 @@ class Reference:
             inputs_embeds=torch.stack(rows).double()[None], attention_mask=(relation + later)[None, None],
             output_hidden_states=True,
         )  # fmt: skip
-        return said.hidden_states[-1][0], said.logits[0]
+        return said.hidden_states[-1][0], said.hidden_states[-1][0] @ self.words.t()
 
 
 def one_by_one(batch: Prompts) -> list[dict[str, list[int]]]:
@@ -88,16 +89,19 @@ def compared(dataset: Dataset, config: GraphLlm, distance: Tensor | None) -> tup
     return model, Reference(model, dataset, distance)
 
 
-@pytest.mark.parametrize("related", [False, True])
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize(
+    ("architecture", "related", "left_out"),
+    [("gpt2", False, "title"), ("gpt2", True, "review"), ("qwen3", True, "title"), ("qwen3", True, "review")],
+)
 @torch.no_grad()
 def test_pretraining_is_the_mean_cross_entropy_of_each_document(
-    dataset: Dataset, distance: Tensor, architecture: str, related: bool
+    dataset: Dataset, distance: Tensor, architecture: str, related: bool, left_out: str
 ):
+    """Of reviews or titles, of brands that items share, and of histories."""
     options: dict[str, Any] = {"relations": PaperRelations()} if related else {}
-    config = graph_llm(shared_words(), architecture, content_share=0.7, **options)
+    config = graph_llm(shared_words(), architecture, content_share=0.7, leave_out=(left_out,), **options)
     model, reference = compared(dataset, config, distance if related else None)
-    batch = documents(dataset, config, size=24)
+    batch = documents(dataset, config, size=46)
     expected = {"content": 0.0, "collaborative": 0.0}
     kinds = set()
     for document, content in zip(one_by_one(batch), batch.content_B.tolist(), strict=True):
@@ -110,7 +114,7 @@ def test_pretraining_is_the_mean_cross_entropy_of_each_document(
                 states @ reference.items.t(), targets - 1, ignore_index=-1
             ).item()
         kinds.add((content, sum(item > 0 for item in document["item"]) > 1, any(document["user"])))
-    assert len(kinds) >= 4  # a review, a title, a shared brand, a history
+    assert len(kinds) >= 3
     parts = model(batch).parts
     for name, value in expected.items():
         assert parts[name].item() == pytest.approx(value, rel=1e-5), name
