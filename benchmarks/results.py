@@ -1,8 +1,8 @@
-"""Renders docs/results.md and the table of the README out of docs/results/SET/VARIANT-SEED.json.
+"""Renders docs/results.md, the table of the README and that of docs/graph_llm.md out of docs/results/SET/*.json.
 
-`kindling evaluate RUN --split test --json FILE` wrote those files, by benchmarks/study.py: no number is typed by hand.
+`kindling evaluate RUN --split test --json FILE` wrote those files: no number is typed by hand.
 
-    python -m benchmarks.results            writes both pages
+    python -m benchmarks.results            writes the pages
     python -m benchmarks.results --check    exits with 1 if they are not up to date
 """
 
@@ -51,6 +51,23 @@ SETS = {
     ),
 }
 """Data set -> its title, its folder, and what prepares that."""
+
+OF_THE_PAPER = ("recall_capped@20[full]", "recall_capped@40[full]", "ndcg@100[full]", *METRICS)
+"""What docs/graph_llm.md shows."""
+READERS = {
+    "small-predictive": "graph_llm",
+    "no-pretraining": "no pre-training",
+    "small-content": "no fine-tuning",
+    "no-graph": "no graph in attention",
+    "first-order": "no second-order prompts",
+    "small-cllm4rec": "CLLM4Rec",
+}
+"""Result files of a set there, and what to call them."""
+READ = {
+    "instruments": "Amazon Musical Instruments 5-core (2014), random 80/10/10",
+    "beauty-8": "Amazon Beauty (2014), 8-core of its 5-core, random 80/10/10",
+}
+"""Data sets there."""
 
 
 class Row(NamedTuple):
@@ -116,6 +133,32 @@ def section(name: str) -> str:
     )
 
 
+def readers() -> str:
+    """Readers of texts and their ablations beside the baselines, on each set; intervals are over users."""
+    sections = []
+    for name, title in READ.items():
+        files = {key: RESULTS / name / f"{key}.json" for key in READERS}
+        contents = {key: json.loads(file.read_text()) for key, file in files.items() if file.is_file()}
+        first = next(iter(contents.values()))
+        about = first["dataset"]
+        lines = [f"### {title}", "", f"Split `{about['split']}`, dataset `{about['fingerprint'][:16]}`.", ""]
+        lines += [
+            "| | Recall@20, capped | Recall@40, capped | NDCG@100 | NDCG@10 | Recall@10 |",
+            "| --- |" + " ---: |" * 5,
+        ]
+        for key, content in contents.items():
+            cells = [
+                f"{content['metrics'][metric]:.4f} ({low:.4f}-{high:.4f})"
+                for metric in OF_THE_PAPER
+                for low, high in [content["intervals"][metric]]
+            ]
+            lines.append(f"| {READERS[key]} | {' | '.join(cells)} |")
+        for key, values in first["baselines"].items():
+            lines.append(f"| {BASELINES[key]} | {' | '.join(f'{values[metric]:.4f}' for metric in OF_THE_PAPER)} |")
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
 def replaced(page: str, text: str) -> str:
     """The page with what stands between the two marks replaced."""
     return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{text}\n{END}", page, flags=re.DOTALL)
@@ -125,6 +168,7 @@ def main() -> int:
     pages = {
         ROOT / "README.md": "\n\n".join(table(name, SHORT) for name in SETS),
         ROOT / "docs/results.md": "\n\n".join(map(section, SETS)),
+        ROOT / "docs/graph_llm.md": readers(),
     }
     stale = [path for path, text in pages.items() if replaced(path.read_text(), text) != path.read_text()]
     if "--check" in sys.argv[1:]:
