@@ -143,7 +143,7 @@ def readers() -> str:
         about = first["dataset"]
         lines = [f"### {title}", "", f"Split `{about['split']}`, dataset `{about['fingerprint'][:16]}`.", ""]
         lines += [
-            "| | Recall@20, capped | Recall@40, capped | NDCG@100 | NDCG@10 | Recall@10 |",
+            "| | Recall@20 * | Recall@40 * | NDCG@100 | NDCG@10 | Recall@10 |",
             "| --- |" + " ---: |" * 5,
         ]
         for key, content in contents.items():
