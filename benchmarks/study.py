@@ -9,18 +9,20 @@ those of the commands in docs/results.md. `python -m benchmarks.results` makes t
 """
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
 PARTS = ("relations", "gnn", "following")
 SOFT = {
     "all": (),
-    "following": ("relations", "gnn"),
     "gnn": ("relations", "following"),
     "learned": ("gnn", "following"),
     "paper": ("gnn", "following"),
@@ -30,6 +32,8 @@ SOFT = {
 """Variant of the soft-token recommender -> the parts of configs/study/SET.yaml, which has all, that it does without."""
 MORE = {"paper": ["model.relations={kind: paper}"], "ids": ["model.item_init=null"]}
 """What else a variant changes."""
+VARIANTS = ("plain", "following", "learned", "paper", "gnn", "all", "ids", "sasrec", "lightgcn")
+"""All, in an order in which `following` finds the runs of `plain`."""
 ORDINARY = ("sasrec", "lightgcn")
 """Models with a configuration of their own, configs/study/SET-NAME.yaml."""
 SETS = ("beauty", "ml-100k", "games")
@@ -37,14 +41,18 @@ SEEDS = (0, 1, 2)
 
 
 def commands(name: str, variant: str, seed: int) -> Iterator[list[str]]:
-    """What makes one row of one seed: a training, and the one reading of its test split."""
-    run = f"{name}-{variant}-{seed}"
-    config = f"configs/study/{name}{'' if variant in SOFT else f'-{variant}'}.yaml"
-    changes = [*(f"model.{part}=null" for part in SOFT.get(variant, ())), *MORE.get(variant, [])]
-    yield ["train", config, f"name={run}", f"seed={seed}", *changes]
+    """What makes one row of one seed: a training, and a reading of its test split."""
+    config = f"configs/study/{name}{f'-{variant}' if variant in ORDINARY else ''}.yaml"
+    run, asked = f"{name}-{variant}-{seed}", []
+    if variant == "following":  # of which no training knows
+        run, part = f"{name}-plain-{seed}", yaml.safe_load((ROOT / config).read_text())["model"]["following"]
+        asked = [f"model.following={json.dumps(part)}"]
+    else:
+        changes = [*(f"model.{part}=null" for part in SOFT.get(variant, ())), *MORE.get(variant, [])]
+        yield ["train", config, f"name={run}", f"seed={seed}", *changes]
     # the counting baselines have no seed: they stand in one file of the set
     alone = [] if (variant, seed) == ("plain", 0) else ["--no-baselines"]
-    yield ["evaluate", f"runs/{run}", "--split", "test", "--json", str(file(name, variant, seed)), *alone]
+    yield ["evaluate", f"runs/{run}", *asked, "--split", "test", "--json", str(file(name, variant, seed)), *alone]
 
 
 def file(name: str, variant: str, seed: int) -> Path:
@@ -54,7 +62,7 @@ def file(name: str, variant: str, seed: int) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=SETS)
-    parser.add_argument("--variants", nargs="+", choices=(*SOFT, *ORDINARY), default=(*SOFT, *ORDINARY))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--print", action="store_true", help="print the commands, and do nothing else")
     given = parser.parse_args()
