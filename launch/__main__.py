@@ -14,6 +14,7 @@ VERBS = {
     "export": "a checkpoint of any strategy -> one file of weights",
     "evaluate": "ranking metrics beside the baselines",
     "recommend": "recommendations for known users or raw histories",
+    "explain": "a page: one user's tokens, their relations, and attention with and without the graph",
 }
 
 

@@ -1,6 +1,7 @@
 """`kindling evaluate RUN`: ranking metrics of a trained run beside the counting baselines.
 
 kindling evaluate runs/smoke --split valid
+kindling evaluate runs/smoke eval.filter_seen=false "model.following={kind: following, weight: 2}"
 torchrun --nproc_per_node 4 -m launch.evaluate runs/kindle --split test --json results/kindle.json
 """
 
@@ -24,6 +25,7 @@ EXPOSURE = ("coverage@10", "popularity@10")
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kindling evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run, or of one of its saved models")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="of eval and of model.following, for this time")
     parser.add_argument("--split", choices=("valid", "test"), default="valid", help="default: valid")
     parser.add_argument("--protocol", default="full", help="full (default), uniform100, popularity100, upstream100")
     parser.add_argument("--metrics", nargs="+", metavar="NAME@K", help=f"default: {' '.join(METRICS + EXPOSURE)}")
@@ -43,7 +45,7 @@ def main() -> int:
     from rec.models.baselines import BASELINES
 
     ranks = world.from_environment()
-    opened = saved.load(asked.run)
+    opened = saved.load(asked.run, asked.changes)
     run = opened.run
     world.join(ranks, run.train.hang_after)
     device = world.device_of(ranks)
@@ -69,6 +71,7 @@ def main() -> int:
             protocol=asked.protocol,
             step=opened.about.get("step"),
             model=digest(opened.folder / "model.safetensors"),
+            changes=asked.changes,
             metrics=compared.result.means,
         )
         print(compared.table(readings))

@@ -66,8 +66,8 @@ def main() -> int:
     return DONE
 
 
-def known(folder: Path, users: list[str]) -> "list[Person]":
-    """The users with all that the dataset knows of them."""
+def known(folder: Path, users: list[str], remedy: str = "give people from outside with --history") -> "list[Person]":
+    """The users with all that the dataset knows of them; DatasetError with the remedy where it does not know one."""
     from rec.data.dataset import Dataset
     from rec.data.people import Person
     from rec.errors import DatasetError
@@ -77,8 +77,7 @@ def known(folder: Path, users: list[str]) -> "list[Person]":
     strangers = [user for user in users if user not in rows]
     if strangers:
         raise DatasetError(
-            f"{len(strangers)} of {len(users)} users are not in {folder}, the first is '{strangers[0]}'; "
-            "give people from outside with --history"
+            f"{len(strangers)} of {len(users)} users are not in {folder}, the first is '{strangers[0]}'; {remedy}"
         )
     ids = dataset.item_ids
     persons = []

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from rec.data.batch import Queries
 from rec.data.dataset import IntArray
 from rec.data.views import histories as batch
 from rec.errors import ConfigError
@@ -17,6 +18,10 @@ from rec.models import saved
 
 BLOCK = 256
 """People scored at once."""
+
+Histories = Sequence[Sequence[str]]
+Users = Sequence[str | None] | None
+Times = Sequence[Sequence[int]] | None
 
 
 class Recommended(NamedTuple):
@@ -57,11 +62,11 @@ class TrainedModel:
 
     def recommend(
         self,
-        histories: Sequence[Sequence[str]],
+        histories: Histories,
         k: int = 20,
         *,
-        users: Sequence[str | None] | None = None,
-        times: Sequence[Sequence[int]] | None = None,
+        users: Users = None,
+        times: Times = None,
         filter_seen: bool = True,
     ) -> list[list[Recommended]]:
         """The k best items for each person, best first.
@@ -87,6 +92,22 @@ class TrainedModel:
         missing = self.unknown(histories)
         if missing:
             warnings.warn(f"{len(missing)} unknown items are left out, among them {missing[:5]}", stacklevel=2)
+        user_rows, rows, moments = self._rows(histories, users, times)
+        lists: list[list[Recommended]] = []
+        for start in range(0, len(rows), BLOCK):
+            chosen = slice(start, start + BLOCK)
+            lists += self._block(user_rows[chosen], rows[chosen], moments[chosen], k, filter_seen)
+        return lists
+
+    def queries(self, histories: Histories, users: Users = None, times: Times = None) -> Queries:
+        """The histories as the model reads them; arguments as of `recommend`, unknown items are left out."""
+        user_rows, rows, moments = self._rows(histories, users, times)
+        return batch(user_rows, rows, self.saved.run.data.max_items, moments).to(self.device)
+
+    def _rows(
+        self, histories: Histories, users: Users, times: Times
+    ) -> tuple[IntArray, list[IntArray], list[IntArray]]:
+        """External ids -> user rows, item rows and times of each person, without unknown items."""
         known = [[place for place, item in enumerate(person) if item in self.item_rows] for person in histories]
         rows = [
             np.array([self.item_rows[person[place]] for place in places], int)
@@ -97,11 +118,7 @@ class TrainedModel:
             for person, places in zip(times or [[0] * len(person) for person in histories], known, strict=True)
         ]
         user_rows = np.array([self.user_rows.get(user or "", 0) for user in users or [None] * len(rows)], int)
-        lists: list[list[Recommended]] = []
-        for start in range(0, len(rows), BLOCK):
-            chosen = slice(start, start + BLOCK)
-            lists += self._block(user_rows[chosen], rows[chosen], moments[chosen], k, filter_seen)
-        return lists
+        return user_rows, rows, moments
 
     @torch.no_grad()
     def _block(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -38,6 +38,14 @@ class RecommenderContract:
     def batch(self, dataset: Dataset, **options: int):
         return batch_of(dataset, predict_first=self.config.predict_first, **options)
 
+    def padded(self, batch: Any, more: int) -> Any:
+        """The same batch with more padding."""
+        return padded(batch, more)
+
+    def poisoned(self, dataset: Dataset, root: Path) -> Dataset:
+        """The dataset with other interactions in all that is held out."""
+        return _poison(dataset, root)
+
     def test_the_configuration_survives_being_written_and_read(self, mixed: Dataset, tmp_path: Path):
         run = a_run(mixed, tmp_path, self.config, data=Data(negatives=4))
         assert from_values(json.loads(json.dumps(to_values(run)))) == run
@@ -64,7 +72,7 @@ class RecommenderContract:
 
     def test_more_padding_changes_neither_loss_nor_scores(self, mixed: Dataset):
         model, batch = self.model(mixed), self.batch(mixed)
-        _same(model(batch), model(padded(batch, 5)))
+        _same(model(batch), model(self.padded(batch, 5)))
         model.eval()
         with torch.no_grad():
             narrow = model(queries([3, 0], [[4, 5, 6], [1]]))
@@ -107,7 +115,7 @@ class RecommenderContract:
         assert torch.isfinite(scores).all()
 
     def test_nothing_held_out_reaches_the_loss(self, mixed: Dataset, tmp_path: Path):
-        poisoned = _poison(mixed, tmp_path / "poisoned")
+        poisoned = self.poisoned(mixed, tmp_path / "poisoned")
         for step in range(3):
             clean, other = self.batch(mixed, step=step), self.batch(poisoned, step=step)
             for one, another in zip(clean, other, strict=True):

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "rec.eval": (*GROUND, "rec.data", "rec.nn", "rec.models"),
     "rec.train": (*GROUND, "rec.data", "rec.graph", "rec.nn", "rec.models", "rec.eval"),
     "rec.recommend": (*GROUND, "rec.data", "rec.graph", "rec.nn", "rec.models", "rec.eval"),
+    "rec.explain": (*GROUND, "rec.data", "rec.nn", "rec.models", "rec.recommend"),
     "rec": ("rec.models", "rec.recommend"),
     "launch": ("rec",),
 }

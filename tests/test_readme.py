@@ -13,7 +13,19 @@ from rec.config.load import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("prepare", "synthesize", "embed", "graph", "plan", "train", "launch", "export", "evaluate", "recommend")
+VERBS = (
+    "prepare",
+    "synthesize",
+    "embed",
+    "graph",
+    "plan",
+    "train",
+    "launch",
+    "export",
+    "evaluate",
+    "recommend",
+    "explain",
+)
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -56,6 +68,6 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_tables_of_results_are_those_of_the_measured_files() -> None:
-    script = ROOT / "benchmarks/results.py"
-    ended = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.results", "--check"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout

@@ -115,7 +115,7 @@ class LightGcnPart:
     fan_out: int = 0
     """Neighbours of a node that a training step draws in each hop, for what it reads; 0 takes the whole graph."""
     loss: float = 0.1
-    """Weight of its own term: BPR of each target against each negative, scored by user and item as nodes."""
+    """Weight of its own term: BPR of each target against its negatives (their mean), by user and item as nodes."""
 
     def __post_init__(self) -> None:
         _require_graph_network("model.gnn", self.layers, self.edge_dropout, self.fan_out)

@@ -5,8 +5,7 @@ What counts as a value of an item:
     brand, author     the whole text
     category          each path `A > B > C`, as far as another item goes along with it (Amazon's go over into
                       sentences), and the last level of that, which other paths may end in, too; of a plain list each
-                      entry. Several are separated by commas. Where no column has categories, the first path behind the
-                      title in a `text` that reads `title | A > B > C | ...`
+                      entry. Several are separated by commas
     genre             each entry of a list by `|` or by commas; by blanks in a column that has neither (RecBole)
 
 Capitals do not matter. A value that only one item has joins nothing, and one that more than a tenth of the catalogue
@@ -51,12 +50,9 @@ def shared_values(dataset: Dataset) -> Iterator[tuple[str, Held]]:
     present = pq.read_schema(file).names
     for name, columns in COLUMNS.items():
         column = next((column for column in columns if column in present), None)
-        read, split = column, SPLITS[name]
-        if name == "category" and column is None and "text" in present:
-            read, split = "text", _of_texts
-        if read is not None:
-            texts = pq.read_table(file, columns=[read])[read].cast(pa.string()).fill_null("").to_pylist()
-            held = _coded(split([text.strip().casefold() for text in texts]))
+        if column is not None:
+            texts = pq.read_table(file, columns=[column])[column].cast(pa.string()).fill_null("").to_pylist()
+            held = _coded(SPLITS[name]([text.strip().casefold() for text in texts]))
             if len(held.codes):
                 yield name, held
 
@@ -80,11 +76,6 @@ def _paths(texts: Iterable[str]) -> Values:
         longest = [path[-1] for path in known if path]
         values.append([value for path in longest for value in (path, path.split(" > ")[-1])])
     return values
-
-
-def _of_texts(texts: Sequence[str]) -> Values:
-    behind = (text.split(" | ")[1:] for text in texts)
-    return _paths(next((part for part in parts if " > " in part), "") for parts in behind)
 
 
 def _of_paths(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A graph network beside a sequential recommender: what an item is to other people, as a vector of its own.
 
     g = LightGCN's mean over layers, from tables of its own
-    item    e_j + gate * g_j          loss   BPR(e_u, g_j) of the window's targets against its negatives
+    item    e_j + gate * g_j          loss   mean BPR(e_u, g_j) of the window's targets against its negatives
 
 No position reads its target through the graph: the users of the whole step are hidden (`rec.nn.propagate`), and so the
 loss predicts edges that the graph does not show. A hidden user is no node, so that their vector is layer 0. In
@@ -20,16 +20,22 @@ from rec.nn import losses
 from rec.nn.propagate import Means
 from rec.nn.tables import Tables
 
+GATE = 0.1
+
 
 class Gnn(nn.Module):
-    """Tables of its own, the graph, and the gate (D), which starts at 1: added."""
+    """Tables of its own, the graph, and the gate (D).
+
+    The gate starts at `GATE`: near the model without the graph, whose vectors may start from texts, and yet not at 0,
+    where the graph would get no gradient.
+    """
 
     def __init__(self, config: Config, graph: Graph, dim: int, init_std: float) -> None:
         super().__init__()
         self.weight = config.loss
         self.tables = Tables(graph.users, graph.items, dim, init_std)
         self.propagation = propagation(graph, layers=config.layers, dropout=config.edge_dropout, fan_out=config.fan_out)
-        self.gate = nn.Parameter(torch.ones(dim))
+        self.gate = nn.Parameter(torch.full((dim,), GATE))
 
     def items(self, batch: Sequences | None) -> Tensor:
         """g, (items + 1, D) fp32, as a training step may see it; without a batch, of the whole train graph.
@@ -44,7 +50,7 @@ class Gnn(nn.Module):
         return means.item_ID
 
     def loss(self, batch: Sequences, targets_BP: Tensor, items_CD: Tensor) -> Tensor:
-        """BPR of the targets against the negatives, summed over both.
+        """BPR of the targets against the negatives: summed over the targets, the mean over the negatives of each.
 
         Args:
             batch: whence users and negatives come.
@@ -54,4 +60,5 @@ class Gnn(nn.Module):
         row_N, place_N = torch.nonzero(targets_BP != PADDING, as_tuple=True)
         user_BD, target_ND = self.tables.users(batch.user_B).float(), F.embedding(targets_BP[row_N, place_N], items_CD)
         negative_BK = (F.embedding(batch.negatives_BK, items_CD) @ user_BD[:, :, None])[:, :, 0]
-        return losses.bpr((user_BD[row_N] * target_ND).sum(1), negative_BK[row_N])
+        total = losses.bpr((user_BD[row_N] * target_ND).sum(1), negative_BK[row_N])
+        return total / batch.negatives_BK.shape[1]

@@ -55,11 +55,15 @@ class Learned(Relations):
         self.bias = LearnedBias(sizes(self.graph), heads, layers)
 
     def forward(self, batch: Sequences | Queries, shown_B: Tensor | None) -> Bias:
+        bias: Bias = self.bias(self.ids(batch, shown_B))
+        return bias
+
+    def ids(self, batch: Sequences | Queries, shown_B: Tensor | None) -> dict[str, Tensor]:
+        """Kind of relation -> (B, T, T) ids, or (T, T) where they are the same in all sequences."""
         tokens = tokens_of(batch, shown_B)
         if self.graph.edge_E.device != tokens.item_BT.device:
             self.graph = self.graph.to(tokens.item_BT.device)
-        bias: Bias = self.bias(relation_ids(self.graph, tokens))
-        return bias
+        return relation_ids(self.graph, tokens)
 
 
 class Paper(Relations):
@@ -75,21 +79,30 @@ class Paper(Relations):
         self.sides = tuple(mapped(array) for array in arrays)
 
     def forward(self, batch: Sequences | Queries, shown_B: Tensor | None) -> Bias:
+        return _strength(self.hops(batch, shown_B))[:, None]
+
+    def hops(self, batch: Sequences | Queries, shown_B: Tensor | None) -> Tensor:
+        """(B, T, T) int8 hops between the tokens, 0 .. FAR; FAR also where one of the two is no node."""
         tokens = tokens_of(batch, batch.user_B)  # the owner saves a search, shown or not
-        relation_BLL = self.relation(tokens.user_BT, tokens.item_BT)
+        hops_BTT = _hops(*self.sides, tokens.user_BT, tokens.item_BT)
         if shown_B is None:
-            return relation_BLL[:, None, 1:, 1:]
-        relation_BLL[:, :, 0] *= shown_B[:, None] > 0
-        relation_BLL[:, 0] *= shown_B[:, None] > 0
-        return relation_BLL[:, None]
+            return hops_BTT[:, 1:, 1:]
+        hidden_B1 = shown_B[:, None] == 0
+        hops_BTT[:, :, 0].masked_fill_(hidden_B1, FAR)
+        hops_BTT[:, 0].masked_fill_(hidden_B1, FAR)
+        return hops_BTT
 
     def relation(self, user_BL: Tensor, item_BL: Tensor) -> Tensor:
         """Rows of the users and items at each place, 0 where there is none -> (B, L, L) float32 R.
 
         It is 0 where either place is no node.
         """
-        hops_BLL = _hops(*self.sides, user_BL, item_BL)
-        return torch.tensor(PAPER, device=user_BL.device)[hops_BLL.long()]
+        return _strength(_hops(*self.sides, user_BL, item_BL))
+
+
+def _strength(hops_BLL: Tensor) -> Tensor:
+    """Hops -> float32 R."""
+    return torch.tensor(PAPER, device=hops_BLL.device)[hops_BLL.long()]
 
 
 def build(

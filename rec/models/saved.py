@@ -12,7 +12,8 @@ RUN/model/
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from torch import Tensor
 
 from rec.config.load import dump
 from rec.config.load import load as load_config
-from rec.config.tree import Run
+from rec.config.tree import Run, SoftToken
 from rec.data.dataset import Dataset
-from rec.errors import CheckpointError
+from rec.errors import CheckpointError, ConfigError
 from rec.files import open_to_others, sync
 from rec.graph.graph import Graph
 from rec.models import build, graph_of
@@ -183,18 +184,37 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def load(path: Path) -> Saved:
+def _require_trained(trained: Run, asked: Run) -> None:
+    model = asked.model
+    if isinstance(model, SoftToken) and isinstance(trained.model, SoftToken):
+        model = replace(model, following=trained.model.following)
+    if replace(asked, eval=trained.eval, model=model) != trained:
+        raise ConfigError(
+            f"{trained.name} is trained, and only eval.* and model.following can still be changed; "
+            "train a run of its own for anything else"
+        )
+
+
+def load(path: Path, changes: Sequence[str] = ()) -> Saved:
     """Opens a run folder, or its `model` folder, on the CPU in evaluation mode.
+
+    Args:
+        path: of the folder.
+        changes: `key=value` words for what training does not know, `eval` and `model.following`.
 
     Raises:
         CheckpointError: if there is no saved model, or one of another schema.
+        ConfigError: if a change is of anything else.
     """
     folder = _folder(path)
     about = json.loads((folder / "model.json").read_text())
     if about["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
-    run = load_config(folder / "run.yaml")
-    graph = Graph.open(folder / "graph") if run.model.needs_graph else None
+    run = load_config(folder / "run.yaml", changes)
+    _require_trained(load_config(folder / "run.yaml"), run)
+    graph = Graph.open(folder / "graph") if (folder / "graph").is_dir() else None
+    if graph is None and run.model.needs_graph:  # which it does not when it is trained
+        graph = graph_of(run, Dataset.open(run.dataset))
     model = build(run.model, users=about["users"], items=about["items"], graph=graph, saved=folder)
     model.load_state_dict(_weights(folder))
     return Saved(folder, run, model.eval(), about)

@@ -144,12 +144,16 @@ class SoftToken(Recommender):
         return weighted(weights, parts)
 
     def score(self, queries: Queries) -> Tensor:
-        """(B, items + 1): the query after the last item of each history against the item vectors."""
+        """(B, items + 1): `last` against the item vectors, and what followed."""
         items_CD = self.items(None if self.gnn is None else self.gnn.items(None))
+        query_BD = self.last(queries, items_CD)
+        with torch.autocast(query_BD.device.type, enabled=False):  # ties count against the model: scores are fp32
+            scores_BC = query_BD @ items_CD.float().t()
+            return scores_BC if self.following is None else scores_BC + self.following(queries.history_BT)
+
+    def last(self, queries: Queries, items_CD: Tensor) -> Tensor:
+        """(B, D) fp32: the query after the last item of each history."""
         query = self.queries(queries, items_CD)
         length_B = (queries.history_BT != PADDING).sum(1)
         last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
-        query_BD = query[torch.arange(len(query), device=query.device), last_B]
-        with torch.autocast(query.device.type, enabled=False):  # ties count against the model: scores are fp32
-            scores_BC = query_BD.float() @ items_CD.float().t()
-            return scores_BC if self.following is None else scores_BC + self.following(queries.history_BT)
+        return query[torch.arange(len(query), device=query.device), last_B].float()

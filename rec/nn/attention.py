@@ -7,6 +7,9 @@ own, so that a model either adds the bias or is refused (`require_biased`): an i
 argument would drop it without a word.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -51,9 +54,13 @@ def attend(
         allowed, attention_mask = attention_mask, bias.to(query.dtype)
         if allowed is not None:
             attention_mask = attention_mask.masked_fill(~allowed, NEVER)
-        if attention_mask.requires_grad and query.device.type == "cpu" and query.dtype == torch.float32:
-            assert not dropout, "the house drops by keys; see `rec.nn.dropout`"
-            return products(query, key, value, attention_mask, scaling), None
+    taken = _taken.get()
+    if taken is not None:
+        taken.append(_weights(query, key, attention_mask, scaling))
+    learns = relation_bias is not None and cast(Tensor, attention_mask).requires_grad
+    if learns and query.device.type == "cpu" and query.dtype == torch.float32:
+        assert not dropout, "the house drops by keys; see `rec.nn.dropout`"
+        return products(query, key, value, cast(Tensor, attention_mask), scaling), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest)
 
 
@@ -69,6 +76,37 @@ def products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: f
     scale = width**-0.5 if scaling is None else scaling
     scores = torch.baddbmm(added, query.reshape(groups), key.reshape(groups).mT, alpha=scale)
     return (scores.softmax(-1) @ value.reshape(groups)).view(query.shape).transpose(1, 2)
+
+
+@contextmanager
+def recorded(backbone: nn.Module) -> Iterator[list[Tensor]]:
+    """Within it, every layer of the backbone adds its weights to the list: (B, heads, T, T) fp32, whose rows sum to 1.
+
+    A backbone that knows no bias is led through `attend`, too, which without a bias is the attention that it has.
+    """
+    model: Any = backbone
+    taken: list[Tensor] = []
+    own = model.config._attn_implementation
+    token = _taken.set(taken)
+    model.set_attn_implementation(BIASED)
+    try:
+        yield taken
+    finally:
+        model.set_attn_implementation(own)
+        _taken.reset(token)
+
+
+_taken: ContextVar[list[Tensor] | None] = ContextVar("weights that are recorded", default=None)
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """What the fused attention forms and forgets."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1, dtype=torch.float32)
 
 
 def causal(bias: Bias) -> Bias:

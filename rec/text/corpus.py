@@ -16,7 +16,7 @@ from rec.config.graph_llm import Template
 from rec.data.dataset import TRAIN_STOP, Dataset, IntArray
 from rec.data.texts import Texts
 from rec.errors import ConfigError
-from rec.graph.values import shared_by
+from rec.graph.values import COLUMNS, shared_by
 
 LETTERS = 4
 """Bytes of text that are taken for a token where nothing hangs on it."""
@@ -137,25 +137,27 @@ def _interactions(dataset: Dataset, name: str, field: str) -> Interactions:
 
 
 def _items(dataset: Dataset, name: str, field: str) -> Items:
-    column = _column(dataset, name, field)
+    column, _ = _column(dataset, name, field)
     sizes = pc.binary_length(column).fill_null(0).to_numpy()
     rows = np.flatnonzero(sizes) + 1
     return Items(np.zeros(len(rows), np.int64), sizes[rows - 1] // LETTERS, column, rows)
 
 
 def _groups(dataset: Dataset, name: str, field: str) -> Groups:
-    column = _column(dataset, name, field)
-    values, members = shared_by(field, column.fill_null("").to_pylist())
+    column, named = _column(dataset, name, field)
+    values, members = shared_by(named, column.fill_null("").to_pylist())
     lengths = np.array([len(rows) for rows in members], np.int64)
     return Groups(np.zeros(len(values), np.int64), lengths, values, members)
 
 
-def _column(dataset: Dataset, name: str, field: str) -> pa.ChunkedArray:
+def _column(dataset: Dataset, name: str, field: str) -> tuple[pa.ChunkedArray, str]:
+    """The column of a field, and its name: {category} and {brand} are found under any name that shops give them."""
     file = dataset.root / "items.parquet"
     present = [column for column in pq.read_schema(file).names if column not in ("row", "item")]
-    if field not in present:
+    found = next((column for column in (field, *COLUMNS.get(field, ())) if column in present), None)
+    if found is None:
         raise _absent(dataset, name, field, present, "prepare it with --items FILE")
-    return pq.read_table(file, columns=[field])[field].cast(pa.string())
+    return pq.read_table(file, columns=[found])[found].cast(pa.string()), found
 
 
 def _absent(dataset: Dataset, name: str, field: str, present: Sequence[str], remedy: str) -> ConfigError:

@@ -59,13 +59,6 @@ def test_categories_are_paths_or_lists(one: str, other: str, count: int, tmp_pat
     assert shared(tmp_path / "data", 1, 2, categories=[one, other]) == ({"category": count} if count else {})
 
 
-def test_a_path_in_a_text_is_a_category_where_no_column_has_it(tmp_path: Path):
-    texts = ["Red | or > blue | not", "Blue | Beauty > Nails | Sold in > Oslo", "Nails | Beauty > Nails", "x > y"]
-    graph = build(described(tmp_path / "data", text=texts))
-    assert graph.attributes["category"].shared([1, 1, 2, 3], [2, 3, 3, 4]).tolist() == [0, 0, 2, 0]
-    assert shared(tmp_path / "both", 2, 3, text=texts, category=["a", "b", "c"]) == {}
-
-
 @pytest.mark.parametrize(
     ("one", "other", "count"),
     [("Comedy|Science Fiction", "Science Fiction", 1), ("Comedy, War", "War, Comedy", 2), ("Comedy War", "War", 1)],

@@ -12,6 +12,7 @@ from rec.config.tree import Backbone, Run, SoftToken
 from rec.data.dataset import Dataset
 from rec.models import build, saved
 from tests.eval import tiny
+from tests.small import graph_for
 
 
 @pytest.fixture
@@ -91,3 +92,26 @@ def test_another_dataset_in_the_folder_is_refused(
     said = capsys.readouterr().err
     assert dataset.fingerprint[:12] in said
     assert other.fingerprint[:12] in said
+
+
+def test_what_training_does_not_know_may_be_changed(
+    run_folder: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--no-baselines", "--metrics", "ndcg@10"]
+    following = "model.following={kind: following, weight: 100}"
+    assert call(monkeypatch, run_folder, following, *words) == 2
+    assert "has no graph; make it with" in capsys.readouterr().err
+    graph_for(dataset)
+    for changes in ([], [following], ["eval.filter_seen=false"]):
+        assert call(monkeypatch, run_folder, *changes, *words) == 0
+    lines = [json.loads(line) for line in (run_folder / "evaluations/valid.jsonl").read_text().splitlines()]
+    assert [line["changes"] for line in lines] == [[], [following], ["eval.filter_seen=false"]]
+    assert len({line["metrics"]["ndcg@10[full]"] for line in lines}) == 3
+
+
+@pytest.mark.parametrize("change", ["model.dim=9", "seed=4", "data.max_items=3"])
+def test_what_is_trained_may_not_be_changed(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    assert call(monkeypatch, run_folder, change) == 2
+    assert "tiny is trained, and only eval.* and model.following can still be changed" in capsys.readouterr().err
