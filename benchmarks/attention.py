@@ -1,7 +1,7 @@
 """What learned relations in attention cost: a training step with them against the same step without, in one run.
 
     python -m benchmarks.attention                        # some minutes
-    python -m benchmarks.attention --widths 64 --layers 2 --repeats 3 --windows 4
+    python -m benchmarks.attention --widths 64 --layers 2 --repeats 3 --windows 4 --users 100
 
 Prints one line of JSON for each size. A step is forward, backward and AdamW of the soft-token model on windows of 50
 items, none of them padding, with sampled softmax; the backbone is a Qwen3 with heads of 32. The steps with and without
@@ -43,12 +43,13 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--users", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = prepared(Path(folder))
+        dataset = prepared(Path(folder), asked.users)
         graph, batch = Graph.open(dataset.root / "graph"), full_windows(dataset, asked.windows)
         for width in asked.widths:
             for layers in asked.layers:
@@ -58,12 +59,12 @@ def main() -> None:
                 print(json.dumps({"benchmark": "attention", **sizes, **machine, **found}), flush=True)
 
 
-def prepared(folder: Path) -> Dataset:
-    """1,500 users with a hundred interactions each, of 10,000 items, and the train graph."""
+def prepared(folder: Path, users: int) -> Dataset:
+    """Users with a hundred interactions each, of 10,000 items, and the train graph."""
     log, root = folder / "log.csv", folder / "dataset"
     kindling = [sys.executable, "-m", "launch"]
     for words in (
-        ["synthesize", "--users", "1500", "--items", "10000", "--interactions", "150000", "--out", str(log)],
+        ["synthesize", "--users", f"{users}", "--items", "10000", "--interactions", f"{users}00", "--out", str(log)],
         ["prepare", str(log), "--format", "csv", "--out", str(root)],
         ["graph", str(root)],
     ):

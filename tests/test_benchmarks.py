@@ -28,6 +28,13 @@ def test_the_benchmark_of_the_graph_runs_small() -> None:
     assert {"graph", "reference", "edges"} <= json.loads(done.stdout).keys(), done.stderr
 
 
+def test_the_benchmark_of_attention_runs_small() -> None:
+    sizes = ["--users", "100", "--windows", "4", "--widths", "32", "--layers", "1", "--repeats", "1"]
+    command = [sys.executable, "-m", "benchmarks.attention", *sizes]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert {"ratio", "lookup"} <= json.loads(done.stdout).keys(), done.stderr
+
+
 @pytest.mark.parametrize(("name", "lines"), [("checkpoint", ["save", "load"]), ("resume", ["resume"])])
 def test_the_benchmarks_run_small(name: str, lines: list[str]) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", *SIZES]
