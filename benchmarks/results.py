@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs/results"
 BEGIN, END = "<!-- results: made by benchmarks/results.py -->", "<!-- end of results -->"
 METRICS = ("ndcg@10[full]", "recall@10[full]")
 NAMES = {
@@ -46,20 +45,16 @@ READERS = {
     "small-predictive": "graph_llm",
     "no-pretraining": "no pre-training",
     "small-content": "no fine-tuning",
-    "no-graph": "no graph in attention",
-    "first-order": "no second-order prompts",
-    "small-cllm4rec": "CLLM4Rec",
 }
 """Result files of a set in docs/graph_llm.md, and what to call them."""
 READ = {
-    "instruments": "Amazon Musical Instruments 5-core (2014), random 80/10/10",
     "beauty-8": "Amazon Beauty (2014), 8-core of its 5-core, random 80/10/10",
 }
-"""Data sets there."""
+"""Data sets there; a result file is named after its set and its run."""
 
 
 def read(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    content: dict[str, Any] = json.loads((ROOT / "docs/results" / f"{name}.json").read_text())
     return content
 
 
@@ -83,8 +78,7 @@ def readers() -> str:
     """Readers of texts and their ablations beside the baselines, on each set."""
     lines = []
     for data, title in READ.items():
-        found = {name: f"{data}-{name}" for name in READERS}
-        contents = {name: read(file) for name, file in found.items() if (FOLDER / f"{file}.json").is_file()}
+        contents = {name: read(f"{data}-{name}") for name in READERS}
         about = next(iter(contents.values()))["dataset"]
         lines += [f"### {title}", "", f"Split `{about['split']}`, dataset `{about['fingerprint'][:16]}`.", ""]
         lines += ["| | Recall@20 | Recall@40 | NDCG@100 | NDCG@10 | recall@10 |", "| --- |" + " ---: |" * 5]
