@@ -64,7 +64,6 @@ READERS = {
 }
 """Result files of a set there, and what to call them."""
 READ = {
-    "instruments": "Amazon Musical Instruments 5-core (2014), random 80/10/10",
     "beauty-8": "Amazon Beauty (2014), 8-core of its 5-core, random 80/10/10",
 }
 """Data sets there."""
