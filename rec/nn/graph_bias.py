@@ -80,7 +80,7 @@ class _Sum(torch.autograd.Function):
             part = table.index_select(1, code.flatten())
             total = part if total is None else total.add_(part)
         assert total is not None
-        return total.view(len(total), *shape).transpose(0, 1)
+        return total.view(len(total), *shape).transpose(0, 1).contiguous()  # once, and not in each layer
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
