@@ -25,15 +25,17 @@ def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--threads", type=int, default=2)
     given.add_argument("--repetitions", type=int, default=5)
+    given.add_argument("--parts", type=int, default=1, help="divides users, items and edges")
     given.add_argument("--cases", nargs="+", default=[""], help="words of those to measure, beside the reference")
     asked = given.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
-    by_user = graph()
+    by_user = graph(asked.parts)
+    users, items = by_user.shape
     by_item = by_user.T.tocsr()
-    user_UD = torch.randn(USERS, WIDTH, requires_grad=True)
-    item_ID = torch.randn(ITEMS, WIDTH, requires_grad=True)
-    hidden_S = torch.randperm(USERS)[:HIDDEN]
+    user_UD = torch.randn(users, WIDTH, requires_grad=True)
+    item_ID = torch.randn(items, WIDTH, requires_grad=True)
+    hidden_S = torch.randperm(users)[:HIDDEN]
     plain, dropping = (
         Propagation(edges(by_user), edges(by_item), layers=LAYERS, dropout=dropout) for dropout in (0.0, 0.1)
     )
@@ -59,7 +61,7 @@ def main() -> None:
 
     key = torch.tensor(1)
     drawing = Propagation(edges(by_user), edges(by_item), layers=LAYERS, fan_out=FAN_OUT)
-    asked_N = torch.randperm(ITEMS)[:ASKED]
+    asked_N = torch.randperm(items)[:ASKED]
 
     def drawn() -> None:
         backward(*drawing(user_UD, item_ID, hidden_S, key, want_users=False, item_N=asked_N))
@@ -90,14 +92,15 @@ def main() -> None:
         print(f"| {name} | {statistics.median(taken[1:]):.2f} | {statistics.median(ratios):.2f} |")
 
 
-def graph() -> sp.csr_array:
+def graph(parts: int) -> sp.csr_array:
     """Users x items: uniform users, items with a long tail, each edge once."""
     random = np.random.default_rng(0)
-    users = random.integers(USERS, size=EDGES + EDGES // 500)
-    items = (ITEMS * random.random(len(users)) ** 1.5).astype(np.int64)
-    edges = np.unique(users * ITEMS + items)
-    edges = random.permutation(edges)[:EDGES]
-    return sp.csr_array((np.ones(len(edges), np.float32), np.divmod(edges, ITEMS)), shape=(USERS, ITEMS))
+    size, most, wanted = USERS // parts, ITEMS // parts, EDGES // parts
+    users = random.integers(size, size=wanted + wanted // 500)
+    items = (most * random.random(len(users)) ** 1.5).astype(np.int64)
+    edges = np.unique(users * most + items)
+    edges = random.permutation(edges)[:wanted]
+    return sp.csr_array((np.ones(len(edges), np.float32), np.divmod(edges, most)), shape=(size, most))
 
 
 def edges(matrix: sp.csr_array) -> Edges:
