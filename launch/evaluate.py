@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--metrics", nargs="+", metavar="NAME@K", help=f"default: {' '.join(METRICS + EXPOSURE)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, with intervals and slices")
     parser.add_argument("--no-baselines", action="store_true", help="evaluate the model alone")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 @command

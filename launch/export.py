@@ -50,10 +50,16 @@ def main() -> int:
             f"{dataset.root} has the fingerprint {dataset.fingerprint[:12]} but {given.run} was trained on "
             f"{trained_on[:12]}; give the old dataset back"
         )
-    graph = graph_of(run, dataset)
+    trained_with = state["identity"].get("graph fingerprint")
+    graph = graph_of(run, dataset, trained_with)
     model = build(run.model, users=dataset.users, items=dataset.items, graph=graph, weights=False)
     weights = Parts(checkpoint).model(torch.float32 if given.dtype == "fp32" else torch.bfloat16)
-    about = {"step": state["progress"]["step"], "dtype": given.dtype, "sha256": digest_of(checkpoint)}
+    about = {
+        "step": state["progress"]["step"],
+        "dtype": given.dtype,
+        "sha256": digest_of(checkpoint),
+        "graph": trained_with,
+    }
     publish(given.out, run, model, weights, dataset, about)
     print(f"{given.out}: {checkpoint.name} of {given.run}, {given.dtype}", file=sys.stderr)
     return DONE

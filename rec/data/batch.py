@@ -51,9 +51,10 @@ class Sequences(NamedTuple):
 
     def take(self, rows: list[int]) -> "Sequences":
         """Some windows of the batch, in the order given; what belongs to the whole step stays whole."""
-        windows = len(self.user_B)
-        mine = {name: tensor[rows] for name, tensor in self._asdict().items() if tensor.shape[:1] == (windows,)}
-        return self._replace(**mine)
+        whole = {name for name in self._fields if name.startswith("step_")}
+        if len(self.negatives_BK) < len(self.user_B):  # one row for all
+            whole |= {"negatives_BK", "log_q_BK"}
+        return self._replace(**{name: tensor[rows] for name, tensor in self._asdict().items() if name not in whole})
 
 
 class Prompts(NamedTuple):

@@ -63,24 +63,31 @@ class Graph:
             dataset: fingerprint of the dataset that the graph has to belong to; None where any will do.
 
         Raises:
-            DatasetError: there is no graph, or one of another schema or another dataset.
+            DatasetError: there is no graph, a damaged one, or one of another schema or another dataset.
         """
         remedy = f"make it with `kindling graph {folder.parent}`"
+        if (folder.parent / "model.json").is_file():  # the copy of a model, which cannot be made on its own
+            remedy = f"remove {folder.parent} and type `kindling train`"
         if not (folder / "graph.json").is_file():
             raise DatasetError(f"{folder.parent} has no graph; {remedy}")
-        manifest = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
-        if manifest["schema"] != SCHEMA:
-            raise DatasetError(f"{folder} has schema {manifest['schema']}, this version reads {SCHEMA}; {remedy} again")
-        if dataset not in (None, manifest["dataset"]):
-            raise DatasetError(f"{folder} is the graph of another dataset than the one in use; {remedy} again")
-        return cls(
-            folder,
-            manifest,
-            **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS},
-            together=Neighbours.open(folder / "together", symmetric=True),
-            following=Neighbours.open(folder / "following", symmetric=False),
-            attributes={name: Attribute.open(folder / "attributes" / name) for name in manifest["attributes"]},
-        )
+        try:
+            manifest = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+            if manifest["schema"] != SCHEMA:
+                raise DatasetError(
+                    f"{folder} has schema {manifest['schema']}, this version reads {SCHEMA}; {remedy} again"
+                )
+            if dataset not in (None, manifest["dataset"]):
+                raise DatasetError(f"{folder} is the graph of another dataset than the one in use; {remedy} again")
+            return cls(
+                folder,
+                manifest,
+                **{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS},
+                together=Neighbours.open(folder / "together", symmetric=True),
+                following=Neighbours.open(folder / "following", symmetric=False),
+                attributes={name: Attribute.open(folder / "attributes" / name) for name in manifest["attributes"]},
+            )
+        except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise DatasetError(f"{folder} is damaged ({type(error).__name__}: {error}); {remedy} again") from None
 
     def copy(self, folder: Path) -> None:
         """Copies the files, for the folder of a trained model, which needs no dataset then. `folder` must not exist.

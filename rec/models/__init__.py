@@ -12,7 +12,7 @@ from rec.config.tree import Sasrec as SasrecConfig
 from rec.config.tree import SoftToken as SoftTokenConfig
 from rec.data.dataset import Dataset
 from rec.data.views import NextItems, View
-from rec.errors import ConfigError
+from rec.errors import ConfigError, DatasetError
 from rec.graph.graph import Graph
 from rec.models.base import Recommender
 from rec.models.graph_llm import GraphLlm, tokenizer
@@ -61,9 +61,24 @@ def build(
     return model
 
 
-def graph_of(run: Run, dataset: Dataset) -> Graph | None:
-    """The train graph, if the run's recommender reads one; DatasetError where it has to be made first."""
-    return Graph.open(dataset.root / "graph", dataset.fingerprint) if run.model.needs_graph else None
+def graph_of(run: Run, dataset: Dataset, trained: str | None = None) -> Graph | None:
+    """The train graph, if the run's recommender reads one.
+
+    Args:
+        trained: fingerprint of the graph that the model was trained with; None where any of the dataset will do.
+
+    Raises:
+        DatasetError: if it has to be made first, or was made anew since, with other options.
+    """
+    if not run.model.needs_graph:
+        return None
+    graph = Graph.open(dataset.root / "graph", dataset.fingerprint)
+    if trained not in (None, graph.fingerprint):
+        raise DatasetError(
+            f"{graph.folder} is {graph.fingerprint[:12]}, but {run.name} was trained with {str(trained)[:12]}; "
+            f"make it again with the --top it had: `kindling graph {dataset.root} --top K`"
+        )
+    return graph
 
 
 def view(run: Run, dataset: Dataset) -> View[Any]:

@@ -78,10 +78,11 @@ def publish(
         model: the trained model; what it holds of its weights may be shards, or newer.
         weights: name -> tensor.
         dataset: what it was trained on.
-        about: step and metrics.
+        about: step and metrics; `graph`, the fingerprint of the train graph that it was trained with, if it reads one.
 
     Raises:
         CheckpointError: if the disk refuses.
+        DatasetError: if that graph is not the dataset's any more.
     """
     beside = folder.with_name(folder.name + ".tmp")
     try:
@@ -111,7 +112,7 @@ def _write(
     open_to_others(folder / "model.safetensors")
     (folder / "run.yaml").write_text(dump(run), encoding="utf-8")
     model.save(folder)
-    graph = graph_of(run, dataset)
+    graph = graph_of(run, dataset, about.get("graph"))
     if graph is not None:
         graph.copy(folder / "graph")
     for name in ("items.parquet", "users.parquet"):
@@ -210,11 +211,12 @@ def load(path: Path, changes: Sequence[str] = ()) -> Saved:
     about = json.loads((folder / "model.json").read_text())
     if about["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
-    run = load_config(folder / "run.yaml", changes)
-    _require_trained(load_config(folder / "run.yaml"), run)
-    graph = Graph.open(folder / "graph") if (folder / "graph").is_dir() else None
-    if graph is None and run.model.needs_graph:  # which it does not when it is trained
-        graph = graph_of(run, Dataset.open(run.dataset))
+    trained, run = load_config(folder / "run.yaml"), load_config(folder / "run.yaml", changes)
+    _require_trained(trained, run)
+    if trained.model.needs_graph:
+        graph: Graph | None = Graph.open(folder / "graph")
+    else:  # a change may need the one of the dataset
+        graph = graph_of(run, Dataset.open(run.dataset)) if run.model.needs_graph else None
     model = build(run.model, users=about["users"], items=about["items"], graph=graph, saved=folder)
     model.load_state_dict(_weights(folder))
     return Saved(folder, run, model.eval(), about)

@@ -175,7 +175,12 @@ class Keeper:
         if fault is not None:
             tell(f"{best} is damaged ({fault}) and is not published as the best model")
             return
-        about = {"step": progress.best_step, self.run.eval.select: progress.best, "sha256": digest_of(best)}
+        about = {
+            "step": progress.best_step,
+            self.run.eval.select: progress.best,
+            "sha256": digest_of(best),
+            "graph": self.identity.get("graph fingerprint"),
+        }
         publish(self.run.folder / "model", self.run, model, Parts(best).model(), self.dataset, about)
 
     def _begin(self) -> None:

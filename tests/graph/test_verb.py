@@ -1,12 +1,15 @@
 """`kindling graph` inside the test process."""
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from launch import graph as verb
 from rec.data.dataset import Dataset
+from rec.errors import DatasetError
 from rec.graph.graph import Graph
 from tests.eval.tiny import write
 from tests.graph.logs import ITEMS
@@ -57,3 +60,26 @@ def test_what_is_wrong_is_said_in_one_sentence(
         assert call(monkeypatch, *words) == 2
         assert says in capsys.readouterr().err
     assert not (dataset.root / "graph").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda graph: (graph / "graph.json").write_text("{"),
+        lambda graph: (graph / "graph.json").write_text("{}"),
+        lambda graph: (graph / "graph.json").write_text("[]"),
+        lambda graph: (graph / "user_items.npy").unlink(),
+        lambda graph: (graph / "user_items.npy").write_bytes(b""),
+        lambda graph: (graph / "together/item.npy").write_bytes((graph / "together/item.npy").read_bytes()[:200]),
+        lambda graph: shutil.rmtree(graph / "following"),
+    ],
+)
+def test_a_damaged_graph_is_told_with_the_remedy_which_works(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]
+):
+    assert call(monkeypatch, dataset.root) == 0
+    damage(dataset.root / "graph")
+    with pytest.raises(DatasetError, match=r"graph is damaged \(.*\); make it with `kindling graph .*` again"):
+        Graph.open(dataset.root / "graph", dataset.fingerprint)
+    assert call(monkeypatch, dataset.root) == 0
+    assert Graph.open(dataset.root / "graph", dataset.fingerprint).users == 3

@@ -103,7 +103,7 @@ def test_what_training_does_not_know_may_be_changed(
     assert "has no graph; make it with" in capsys.readouterr().err
     graph_for(dataset)
     for changes in ([], [following], ["eval.filter_seen=false"]):
-        assert call(monkeypatch, run_folder, *changes, *words) == 0
+        assert call(monkeypatch, run_folder, *words, "--split", "valid", *changes) == 0
     lines = [json.loads(line) for line in (run_folder / "evaluations/valid.jsonl").read_text().splitlines()]
     assert [line["changes"] for line in lines] == [[], [following], ["eval.filter_seen=false"]]
     assert len({line["metrics"]["ndcg@10[full]"] for line in lines}) == 3

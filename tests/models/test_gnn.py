@@ -128,6 +128,19 @@ def test_no_bit_of_loss_or_gradient_hangs_on_edges_of_the_users_of_the_step(
     assert not all(torch.equal(a, b) for a, b in zip(found["as it is"], found["others"], strict=True))
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_windows_that_are_taken_hide_the_users_of_the_whole_step(mixed: Dataset, shared: bool):
+    """Also where these are as many as the windows, and where negatives are shared."""
+    batch = batch_of(mixed, size=8)
+    batch = batch._replace(step_users_S=torch.arange(1, 9))
+    if shared:
+        batch = batch._replace(negatives_BK=batch.negatives_BK[:1], log_q_BK=batch.log_q_BK[:1])
+    some = batch.take([5, 2])
+    assert some.step_users_S.tolist() == batch.step_users_S.tolist()
+    assert torch.equal(some.negatives_BK, batch.negatives_BK if shared else batch.negatives_BK[[5, 2]])
+    assert torch.equal(some.items_BT, batch.items_BT[[5, 2]])
+
+
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Nothing can be learnt of anybody: 600 users have 5 of 2,000 items at random, of which they train on 3."""
