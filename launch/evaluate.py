@@ -75,6 +75,8 @@ def main() -> int:
             metrics=compared.result.means,
         )
         print(compared.table(readings))
+        if asked.changes:
+            print(f"with {' '.join(asked.changes)}")
         if asked.json:
             asked.json.parent.mkdir(parents=True, exist_ok=True)
             asked.json.write_text(json.dumps(compared.content(readings), indent=1) + "\n")

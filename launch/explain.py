@@ -27,12 +27,13 @@ def main() -> int:
     given = arguments()
     import rec
     from launch.recommend import known
-    from rec.explain.gather import gather
+    from rec.explain.gather import gather, require_explained
     from rec.explain.page import page
     from rec.files import replace_text
 
     trained = rec.load(given.run)
     folder = given.dataset or trained.saved.run.dataset
+    require_explained(trained)
     (person,) = known(folder, [given.user], remedy="choose one of users.parquet")
     found = gather(trained, person, given.k)
     replace_text(given.out, page(found))

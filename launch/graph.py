@@ -33,12 +33,14 @@ def main() -> int:
     if graph:
         print(f"{graph.folder} is there already: the same graph of the same dataset", file=sys.stderr)
         return DONE
+    if (dataset.root / "graph").exists():
+        print(f"{dataset.root / 'graph'} is replaced: runs that read the old one cannot go on", file=sys.stderr)
     began = time.perf_counter()
     with tqdm(total=2 * (dataset.items + 1), unit="list", disable=not sys.stderr.isatty()) as bar:
         graph = build(dataset, top=given.top, advance=bar.update)
     counts = graph.manifest["counts"]
     print(f"{graph.folder}: {counts['edges']:,} edges of {graph.users:,} users and {graph.items:,} items")
-    print(f"without any: {counts['isolated_users']:,} users, {counts['isolated_items']:,} items")
+    print(f"without any edge: {counts['isolated_users']:,} users, {counts['isolated_items']:,} items")
     for name in ("together", "following"):
         print(f"{name}: {counts[name]:,} pairs, {counts[name] / graph.items:.1f} an item")
     for name, attribute in graph.attributes.items():

@@ -43,10 +43,16 @@ def main() -> int:
     """Plans, and prints the plan."""
     given = arguments()
     from rec.config.load import load
+    from rec.errors import ConfigError
     from rec.train.plan.page import page
     from rec.train.plan.plan import Plan
 
     run = load(given.config, given.overrides)
+    if run.model.kind == "graph_llm":
+        raise ConfigError(
+            f"{given.config} is of kind graph_llm, whose documents are as long as their texts and cannot be planned; "
+            "try it with train.steps=1 instead"
+        )
     on = machine(given, run)
     print(page(Plan(run, work(given, run), on)))
     return DONE

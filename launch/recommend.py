@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kindling recommend", description="The best items for each person.")
+    parser = argparse.ArgumentParser(
+        prog="kindling recommend", description="The best items for each person.", allow_abbrev=False
+    )
     parser.add_argument("run", type=Path, help="folder of a trained run, or its model folder")
     people = parser.add_mutually_exclusive_group(required=True)
     people.add_argument(

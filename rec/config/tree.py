@@ -293,7 +293,8 @@ class Run:
         require(one_part, f"name is '{self.name}'; choose one word for a folder (`out` says where it lies)")
         require(
             not self.model.need_negatives or self.data.negatives > 0,
-            "model.loss has a term over negatives but data.negatives is 0; set data.negatives, for example to 256",
+            "model.loss or model.gnn.loss has a term over negatives but data.negatives is 0; "
+            "set data.negatives, for example to 256",
         )
 
     @property

@@ -18,6 +18,16 @@ from rec.nn.attention import recorded
 from rec.recommend import TrainedModel
 
 
+def require_explained(trained: TrainedModel) -> SoftToken:
+    """The model, if it is of the kind that can be explained; else ConfigError."""
+    if not isinstance(trained.model, SoftToken):
+        raise ConfigError(
+            f"{trained.saved.folder} is a model of kind {trained.saved.run.model.kind}, which cannot be explained; "
+            "give a run of kind soft_token"
+        )
+    return trained.model
+
+
 @torch.no_grad()
 def gather(trained: TrainedModel, person: Person, k: int) -> dict[str, Any]:
     """Everything the page shows, as plain values.
@@ -42,12 +52,7 @@ def gather(trained: TrainedModel, person: Person, k: int) -> dict[str, Any]:
     Raises:
         ConfigError: the model is of another kind, hides its attention, or knows no item of the history.
     """
-    model, run = trained.model, trained.saved.run
-    if not isinstance(model, SoftToken):
-        raise ConfigError(
-            f"{trained.saved.folder} is a model of kind {run.model.kind}, which cannot be explained; "
-            "give a run of kind soft_token"
-        )
+    model, run = require_explained(trained), trained.saved.run
     queries = trained.queries([person.items], [person.user], [person.times])
     if not queries.history_BT.any():
         raise ConfigError(f"the model knows no item of the history of '{person.user}'; choose somebody else")

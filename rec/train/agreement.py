@@ -9,6 +9,7 @@ from rec.config.load import flatten, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
+from rec.models import graph_of
 from rec.ranks import Ranks, name_ranks
 
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed")
@@ -22,10 +23,12 @@ def facts(run: Run, dataset: Dataset) -> dict[str, object]:
 
     Where the dataset lies is not among it, since a node may read a copy of its own; what it holds is.
     """
+    graph = graph_of(run, dataset)
     config = {key: value for key, value in flatten(to_values(run)).items() if key != "dataset"}
     return {
         **config,
         "the dataset's fingerprint": dataset.fingerprint,
+        **({"the graph's fingerprint": graph.fingerprint} if graph else {}),
         "the code of Kindling": digest_of_code(HOUSE),
         **{f"the version of {package}": _version(package) for package in PACKAGES},
     }

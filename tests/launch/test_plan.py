@@ -92,3 +92,10 @@ def test_no_weights_are_read_for_a_plan(tmp_path: Path, kindling_plan):
     AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=64).save_pretrained(tmp_path / "source")
     code, text = kindling_plan(*SIZES, f"model.backbone={{source: {tmp_path / 'source'}}}")
     assert code == DONE, text
+
+
+def test_documents_cannot_be_planned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("sys.argv", ["kindling plan", "configs/graph_llm/small_content.yaml", *SIZES])
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert plan.main() == WRONG_INPUT
+    assert "is of kind graph_llm" in capsys.readouterr().err

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from launch.train import execute
-from rec.config.tree import Run
+from rec.config.tree import LightGcn, Run
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
 from rec.ranks import Ranks
 from rec.train.agreement import HOUSE, digest_of_code, facts, require_agreement
 from tests.ranks import run_ranks
+from tests.small import graph_for
 from tests.train.runs import make_run
 
 
@@ -63,6 +64,12 @@ def test_facts_are_the_configuration_the_data_the_code_and_the_packages(run: Run
 
 def test_a_nodes_own_copy_of_the_dataset_is_no_difference(run: Run, mixed: Dataset):
     assert facts(dataclasses.replace(run, dataset=Path("/scratch/copy")), mixed) == facts(run, mixed)
+
+
+def test_the_graph_counts_where_one_is_read(run: Run, mixed: Dataset):
+    reading = dataclasses.replace(run, model=LightGcn(), data=dataclasses.replace(run.data, negatives=4))
+    assert facts(reading, mixed)["the graph's fingerprint"] == graph_for(mixed).fingerprint
+    assert "the graph's fingerprint" not in facts(run, mixed)
 
 
 def test_every_source_counts_by_name_and_content(tmp_path: Path):
