@@ -29,7 +29,7 @@ def test_it_says_what_it_made(dataset: Dataset, monkeypatch: pytest.MonkeyPatch,
     assert call(monkeypatch, dataset.root, "--top", 2) == 0
     said = capsys.readouterr().out
     assert "6 edges of 3 users and 12 items" in said
-    assert "without any: 0 users, 8 items" in said
+    assert "without any edge: 0 users, 8 items" in said
     assert "together: 6 pairs, 0.5 an item" in said
     assert "following: 3 pairs" in said
     assert Graph.open(dataset.root / "graph", dataset.fingerprint).together.item_IK.shape == (ITEMS + 1, 2)

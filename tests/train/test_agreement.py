@@ -68,7 +68,8 @@ def test_a_nodes_own_copy_of_the_dataset_is_no_difference(run: Run, mixed: Datas
 
 def test_the_graph_counts_where_one_is_read(run: Run, mixed: Dataset):
     reading = dataclasses.replace(run, model=LightGcn(), data=dataclasses.replace(run.data, negatives=4))
-    assert facts(reading, mixed)["the graph's fingerprint"] == graph_for(mixed).fingerprint
+    graph = graph_for(mixed)
+    assert facts(reading, mixed)["the graph's fingerprint"] == graph.fingerprint
     assert "the graph's fingerprint" not in facts(run, mixed)
 
 
