@@ -33,7 +33,7 @@ BASELINES = {
     "item_knn": "item-kNN",
     "rules": "sequential rules",
 }
-SHORT = ("plain", "all", "sasrec", "lightgcn", "rules", "item_knn")
+SHORT = ("plain", "following", "all", "sasrec", "lightgcn", "rules", "item_knn")
 """Rows of the README."""
 SETS = {
     "beauty": (
