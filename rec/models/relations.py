@@ -17,7 +17,8 @@ from rec.graph.hops import FAR, Edges, Side, hops
 from rec.graph.neighbours import QUANTILES, Neighbours
 from rec.nn.attention import Bias
 from rec.nn.graph_bias import PAPER, LearnedBias
-from rec.nn.relations import LEVELS, GraphTensors, Lists, Tokens, relation_ids, sizes
+from rec.nn.places import Lists
+from rec.nn.relations import LEVELS, GraphTensors, Tokens, relation_ids, sizes
 
 MOST_VALUES = 4
 """Values of an item that count in an attribute: the rarest, which say most."""
