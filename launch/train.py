@@ -186,13 +186,15 @@ def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
 
 
 def opened(run: "Run", stage: Path | None) -> "Dataset":
-    """The run's dataset. Raises what would otherwise stop the run at its first evaluation."""
+    """The run's dataset. Raises what would otherwise stop the run later, at its first evaluation at the latest."""
     from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.errors import DatasetError
     from rec.eval.metrics import parse_all
+    from rec.models import require_readable
 
     dataset = Dataset.open(run.dataset if stage is None else staging.stage(run.dataset, stage))
+    require_readable(run, dataset)
     parse_all((run.eval.select, *run.eval.metrics))
     if not len(dataset.queries("valid")):
         raise DatasetError(

@@ -130,6 +130,14 @@ class GraphLlm:
         return {name: template for name, template in self.prompts.items() if name not in self.leave_out}
 
     @property
+    def trained_on(self) -> Mapping[str, Template]:
+        """Those whose documents this stage reads."""
+        wanted: tuple[Use, ...] = (*CONTENT, "history") if self.stage == "pretrain" else ("predictive",)
+        if not self.content_share:
+            wanted = wanted[-1:]
+        return {name: template for name, template in self.used.items() if template.use in wanted}
+
+    @property
     def predictive(self) -> Template:
         """The one that items are predicted with."""
         return next(template for template in self.used.values() if template.use == "predictive")
