@@ -161,10 +161,10 @@ class Group:
     """Decoupled weight decay of the group."""
 
     def __post_init__(self) -> None:
-        require(self.lr is None or self.lr > 0, f"optim.groups: lr is {self.lr}; choose a positive rate")
+        require(self.lr is None or self.lr > 0, f"lr is {self.lr}; choose a positive rate")
         require(
             self.weight_decay is None or self.weight_decay >= 0,
-            f"optim.groups: weight_decay is {self.weight_decay}; choose 0 or more",
+            f"weight_decay is {self.weight_decay}; choose 0 or more",
         )
 
 
