@@ -75,8 +75,8 @@ class Template:
             return "predictive"
         meant = "".join(_meant(name) for name in asked if name not in TOKENS)
         raise ConfigError(
-            f"'{self.prompt} | {self.main}' is no template; {meant}give {{user}} and {{item}}, {{item}}, or {{items}} and "
-            "predict one text, give {user} and predict {items}, or give {user} and {items} and predict nothing"
+            f"'{self.prompt} | {self.main}' is no template; {meant}give {{user}} and {{item}}, {{item}}, or {{items}} "
+            "and predict one text, give {user} and predict {items}, or give {user} and {items} and predict nothing"
         )
 
     def __post_init__(self) -> None:
