@@ -296,6 +296,13 @@ class Run:
             "model.loss or model.gnn.loss has a term over negatives but data.negatives is 0; "
             "set data.negatives, for example to 256",
         )
+        following = getattr(self.model, "following", None)
+        longest = max(self.data.max_items, Following.window)  # of shorter histories the default takes what there is
+        require(
+            following is None or following.window <= longest,
+            f"model.following.window is {following and following.window}, but a history has data.max_items = "
+            f"{self.data.max_items} items at most, and the others are never looked at; set it to {longest} or less",
+        )
 
     @property
     def folder(self) -> Path:

@@ -36,6 +36,14 @@ def test_the_last_word_wins_over_file_over_defaults(write: Any):
     assert (run.optim.lr, run.optim.clip, run.optim.eps, run.train.steps) == (3e-4, 2.0, 1e-8, 7)
 
 
+def test_a_window_of_following_is_no_longer_than_a_history(write: Any):
+    file = write(MINIMAL + "data: {max_items: 20}\n")
+    assert load(file, ["model.following={kind: following, window: 20}"]).data.max_items == 20
+    assert load(file, ["model.following={kind: following}", "data.max_items=4"]).data.max_items == 4
+    with pytest.raises(ConfigError, match=r"following\.window is 21, .* data\.max_items = 20 .*; set it to 20 or less"):
+        load(file, ["model.following={kind: following, window: 21}"])
+
+
 @pytest.mark.parametrize(
     ("word", "says"),
     [
