@@ -203,8 +203,8 @@ class GraphLlm(Recommender):
 
 
 @lru_cache(4)
-def _opened(source: str) -> Tokenizer:
-    return Tokenizer.open(source)
+def _opened(source: str, key: str) -> Tokenizer:
+    return Tokenizer.open(source, key)
 
 
 def tokenizer(config: Config, saved: Path | None = None) -> Tokenizer:
@@ -214,7 +214,7 @@ def tokenizer(config: Config, saved: Path | None = None) -> Tokenizer:
     source = config.tokenizer or config.backbone.source
     if source is None:
         raise ConfigError("model.tokenizer is null and model.backbone.source, too; name a tokenizer to read texts with")
-    return _opened(source)
+    return _opened(source, "model.tokenizer" if config.tokenizer else "model.backbone.source")
 
 
 def _shares(asked_BL: Tensor) -> Tensor:
