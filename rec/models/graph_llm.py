@@ -34,8 +34,8 @@ from rec.models.asking import own_relation, written
 from rec.models.base import Loss, Recommender
 from rec.models.terms import weighted
 from rec.nn import backbone
+from rec.nn.catalogue import catalogue_cross_entropy
 from rec.nn.dropout import Keys, keep
-from rec.nn.losses import catalogue_cross_entropy
 from rec.nn.tables import Heads, Tables
 from rec.text.prompts import Writer
 from rec.text.tokenizer import Tokenizer
@@ -150,12 +150,13 @@ class GraphLlm(Recommender):
 
     def _parts(self, batch: Prompts, states: Tensor) -> dict[str, Tensor]:
         """The unweighted terms, each summed over documents."""
-        items_CD = self.collaborative.item.weight.float()[1:]
+        items_CD = self.collaborative.item.weight.float()
         parts = {}
         if self.config.stage == "predictive":
             row_N, place_N = torch.nonzero(batch.held_BM != PADDING, as_tuple=True)
             last_BD = self._queries(states[torch.arange(len(states), device=states.device), batch.last_B])
-            parts["multinomial"] = catalogue_cross_entropy(last_BD[row_N], items_CD, batch.held_BM[row_N, place_N] - 1)
+            held_N = batch.held_BM[row_N, place_N]
+            parts["multinomial"] = catalogue_cross_entropy(last_BD[row_N], items_CD, held_N, skip=1)
         else:
             if self.reads_content:
                 asked_BL = batch.next_token_BL != NOTHING
@@ -165,7 +166,8 @@ class GraphLlm(Recommender):
                 )
             asked_BL = batch.next_item_BL != PADDING
             query_ND, target_N = self._queries(states[asked_BL]), batch.next_item_BL[asked_BL]
-            parts["collaborative"] = catalogue_cross_entropy(query_ND, items_CD, target_N - 1, _shares(asked_BL))
+            weight_N = _shares(asked_BL)
+            parts["collaborative"] = catalogue_cross_entropy(query_ND, items_CD, target_N, weight_N, skip=1)
         if self.config.lambda_v:
             parts["regulariser"] = self._regulariser(batch)
         return parts
