@@ -32,6 +32,7 @@ from rec.graph.graph import Graph
 from rec.models import relations
 from rec.models.asking import own_relation, written
 from rec.models.base import Loss, Recommender
+from rec.models.scores import Product
 from rec.models.terms import weighted
 from rec.nn import backbone
 from rec.nn.catalogue import catalogue_cross_entropy
@@ -191,7 +192,7 @@ class GraphLlm(Recommender):
             return distance_N.sum() * batch.step_documents  # the trainer divides by them again
         return (distance_N * _shares(soft_BL)).sum()
 
-    def score(self, queries: Queries) -> Tensor:
+    def score(self, queries: Queries) -> Product:
         """(B, items + 1): the state after the predictive prompt with the whole history, in its order."""
         token_BL, is_user_BL, item_BL, last_B = written(self.prompt.given, queries.history_BT)
         user_BL = is_user_BL * queries.user_B[:, None]
@@ -200,8 +201,7 @@ class GraphLlm(Recommender):
         bias = None if self.relations is None else own_relation(is_user_BL, item_BL)[:, None]
         states = backbone.hidden_states(self.backbone, inputs, bias)
         query_BD = self._queries(states[torch.arange(len(states), device=states.device), last_B])
-        with torch.autocast(states.device.type, enabled=False):  # ties count against the model: scores are fp32
-            return query_BD.float() @ self.collaborative.item.weight.float().t()
+        return Product(query_BD.float(), self.collaborative.item.weight.float())
 
 
 @lru_cache(4)
