@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 RAW := data/ml-100k
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test slurm launchers lint types fmt bench reliability clean
+.PHONY: setup demo test slurm launchers lint types fmt bench bench-quick reliability clean
 
 setup: $(INSTALLED)
 
@@ -74,11 +74,14 @@ fmt: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Every row of docs/benchmarks.md: more than an hour.
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/prepare.py
-	$(BIN)/python -m benchmarks.graph
-	$(BIN)/python -m benchmarks.checkpoint
+	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.resume
+
+# Insists on the ratios that do not hang on what else the machine does: under three minutes.
+bench-quick: $(INSTALLED)
+	$(BIN)/python -m benchmarks --quick
 
 # 100 kills at random moments, and every strategy killed, stopped, resized and moved: docs/reliability.md. Half an hour.
 reliability: $(INSTALLED)

@@ -15,6 +15,7 @@ from rec.data.views import histories as batch
 from rec.errors import ConfigError
 from rec.eval.ranking import best
 from rec.models import saved
+from rec.models.base import ask
 
 BLOCK = 256
 """People scored at once."""
@@ -124,10 +125,10 @@ class TrainedModel:
     def _block(
         self, users: IntArray, rows: list[IntArray], times: list[IntArray], k: int, filter_seen: bool
     ) -> list[list[Recommended]]:
-        scores_BC = self.model(batch(users, rows, self.saved.run.data.max_items, times).to(self.device))
+        queries = batch(users, rows, self.saved.run.data.max_items, times).to(self.device)
         seen = batch(users, rows if filter_seen else [row[:0] for row in rows], max([1, *map(len, rows)]))
-        items_BK = best(scores_BC, seen.history_BT.to(self.device), k)
-        values_BK = scores_BC.gather(1, items_BK)
+        seen_BS = seen.history_BT.to(self.device)
+        items_BK, values_BK = ask(self.model, queries, lambda scores: best(scores, seen_BS, k))
         ids, titles = self.saved.item_ids, self.saved.titles
         return [
             [Recommended(ids[i], v, titles[i]) for i, v in zip(items, values, strict=True) if i]

@@ -161,10 +161,10 @@ class Group:
     """Decoupled weight decay of the group."""
 
     def __post_init__(self) -> None:
-        require(self.lr is None or self.lr > 0, f"optim.groups: lr is {self.lr}; choose a positive rate")
+        require(self.lr is None or self.lr > 0, f"lr is {self.lr}; choose a positive rate")
         require(
             self.weight_decay is None or self.weight_decay >= 0,
-            f"optim.groups: weight_decay is {self.weight_decay}; choose 0 or more",
+            f"weight_decay is {self.weight_decay}; choose 0 or more",
         )
 
 
@@ -295,6 +295,13 @@ class Run:
             not self.model.need_negatives or self.data.negatives > 0,
             "model.loss or model.gnn.loss has a term over negatives but data.negatives is 0; "
             "set data.negatives, for example to 256",
+        )
+        following = getattr(self.model, "following", None)
+        longest = max(self.data.max_items, Following.window)  # of shorter histories the default takes what there is
+        require(
+            following is None or following.window <= longest,
+            f"model.following.window is {following and following.window}, but a history has data.max_items = "
+            f"{self.data.max_items} items at most, and the others are never looked at; set it to {longest} or less",
         )
 
     @property

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rec.config.tree import Eval
 from rec.data.dataset import TEST_START, VALID_START, Dataset, IntArray, Split
@@ -25,7 +25,9 @@ from rec.eval.exposure import Exposure
 from rec.eval.interrupt import give_up_if
 from rec.eval.metrics import Metric, Placed, Values, parse_all
 from rec.eval.protocol import Protocol, Sampler
-from rec.models.base import Score
+from rec.eval.ranking import Reading
+from rec.models.base import Score, ask
+from rec.models.scores import Scores
 from rec.ranks import Ranks
 
 
@@ -120,7 +122,7 @@ def evaluate(
     blocks = split_into_blocks(dataset, split, config.block, most)
     if not blocks:
         raise DatasetError(f"{dataset.root} has no targets in the split '{split}'; choose another split")
-    ask = _Asker(
+    asker = _Asker(
         dataset=dataset,
         split=split,
         max_items=max_items,
@@ -136,11 +138,11 @@ def evaluate(
             if asked is not None:
                 give_up_if(asked, ranks, device)
             mine = turn * ranks.world + ranks.rank
-            block = ask.block(blocks[min(mine, len(blocks) - 1)])
-            scores_BC = ask.scores(score, block)
-            if mine < len(blocks):
+            block = asker.block(blocks[min(mine, len(blocks) - 1)])
+            reading = asker.reading(score, block, wanted=mine < len(blocks))
+            if reading is not None:
                 try:
-                    answers.append(ask.answer(scores_BC, block))
+                    answers.append(asker.answer(reading, block))
                 except FloatingPointError as error:  # kept until all ranks can raise it together
                     failures.append(str(error))
     everywhere = ranks.gather((answers, failures))
@@ -194,21 +196,23 @@ class _Asker:
             sampler=self.sampler,
         )
 
-    def scores(self, score: Score, block: Block) -> Tensor:
-        scores_BC = score(block.queries.to(self.device))
-        shape = (len(block.users), self.dataset.items + 1)
-        if scores_BC.shape != shape:
-            raise ValueError(f"scores have the shape {tuple(scores_BC.shape)}, expected {shape}: queries, items + 1")
-        return scores_BC
+    def reading(self, score: Score, block: Block, *, wanted: bool) -> Reading | None:
+        """What the scores of the block tell; None where it is `wanted` of another rank, and the model only called."""
 
-    def answer(self, scores_BC: Tensor, block: Block) -> Answer:
-        ranking.require_finite(scores_BC, lambda row: self.dataset.user_ids[block.users[row]])
-        pool = block.pool.to(scores_BC.device)
-        ranks_BM = ranking.ranks(scores_BC, pool).cpu().numpy()
+        def read(scores: Scores) -> Reading | None:
+            shape = (len(block.users), self.dataset.items + 1)
+            if scores.shape != shape:
+                raise ValueError(f"scores have the shape {scores.shape}, expected {shape}: queries, items + 1")
+            return ranking.read(scores, block.pool.to(scores.device), self.longest) if wanted else None
+
+        found: Reading | None = ask(score, block.queries.to(self.device), read)
+        return found
+
+    def answer(self, reading: Reading, block: Block) -> Answer:
+        reading.require_finite(self.dataset.items, lambda row: self.dataset.user_ids[block.users[row]])
+        ranks_BM = reading.ranks_BM.cpu().numpy()
         own = np.arange(ranks_BM.shape[1]) < block.targets[:, None]
-        lists_BK = np.zeros((len(block.users), 0), np.int32)
-        if self.longest:
-            lists_BK = ranking.best(scores_BC, pool.seen_BS, self.longest).int().cpu().numpy()
+        lists_BK = reading.items_BK.int().cpu().numpy()
         return Answer(block.users, block.targets, block.masked, ranks_BM[own], lists_BK)
 
 

@@ -7,9 +7,8 @@ so a constant model puts every target behind all other candidates, and equal tar
 of the history and padding are no candidates; a target that stands in the history is none either, and never
 found.
 
-Shapes: B queries of the block, C = items + 1 scores, M targets of the query that has most, S seen items of
-the query that has most, N sampled candidates, K recommended items. Memory: a small multiple of the block of
-scores.
+Shapes: B queries of the block, M targets of the query that has most, S seen items of the query that has most, N
+sampled candidates, K recommended items; `scores` of a block of columns have (B, columns). Memory: a few such blocks.
 """
 
 from collections.abc import Callable
@@ -18,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rec.eval.best import NOWHERE, Best
 from rec.eval.metrics import NEVER
-
-NOWHERE = float("-inf")
+from rec.models.scores import Scores
 
 
 class Pool(NamedTuple):
@@ -41,61 +40,110 @@ class Pool(NamedTuple):
         return Pool(*(part.to(device) if isinstance(part, Tensor) else part for part in self))  # type: ignore[arg-type]
 
 
-def require_finite(scores_BC: Tensor, name: Callable[[int], str]) -> None:
-    """Raises FloatingPointError with the first user whose scores are not finite, by `name` of the row."""
-    if bool(torch.isfinite(scores_BC[:, 1:].sum(1)).all()):  # NaN and infinity survive a sum: one cheap pass
-        return
-    wrong_B = (~torch.isfinite(scores_BC[:, 1:])).sum(1).tolist()
-    for row, wrong in enumerate(wrong_B):
-        if wrong:
-            items = scores_BC.shape[1] - 1
-            raise FloatingPointError(f"{wrong} of the {items} scores of user '{name(row)}' are not finite")
+class Reading(NamedTuple):
+    """What one pass over the scores of a block tells."""
+
+    ranks_BM: Tensor
+    """int64 ranks from 1, ascending in each query, then NEVER for what is no candidate."""
+    items_BK: Tensor
+    """int64 the best candidates by (score, lower row first); 0 where a query has fewer. K is at most the catalogue."""
+    scores_BK: Tensor
+    """Theirs."""
+    wrong_B: Tensor
+    """int64 how many scores of the query are not finite."""
+
+    def require_finite(self, items: int, name: Callable[[int], str]) -> None:
+        """Raises FloatingPointError with the first user whose scores are not finite, by `name` of the row."""
+        for row, wrong in enumerate(self.wrong_B.tolist()):
+            if wrong:
+                raise FloatingPointError(f"{wrong} of the {items} scores of user '{name(row)}' are not finite")
 
 
-def ranks(scores_BC: Tensor, pool: Pool) -> Tensor:
-    """(B, M) int64 ranks from 1, ascending in each query, then NEVER for what is no candidate."""
-    scores_BM = _at(scores_BC, pool.targets_BM).masked_fill(~pool.reachable_BM, NOWHERE)
-    scores_BM = scores_BM.sort(1, descending=True).values
-    if pool.negatives_BN is None:
-        among, apart = scores_BC[:, 1:], torch.cat([_at(scores_BC, pool.seen_BS), scores_BM], 1)
-    else:
-        among, apart = _at(scores_BC, pool.negatives_BN), scores_BC[:, :0]
+def read(scores: Scores, pool: Pool, k: int = 0) -> Reading:
+    """Ranks the targets, lists the `k` best, and looks whether all scores are finite."""
+    if pool.negatives_BN is not None:
+        scores_BC = scores.dense()
+        wrong_B = (~torch.isfinite(scores_BC[:, 1:])).sum(1)
+        nothing = scores_BC[:, :0]
+        return Reading(_among(scores_BC, pool), nothing.long(), nothing, wrong_B)
+    guess_BM = scores.at(pool.targets_BM).masked_fill(~pool.reachable_BM, 0)
+    reading, exact_BM = _read(scores, pool, guess_BM, k)
+    if not torch.equal(guess_BM, exact_BM):  # a product was rounded in another way in the midst of its block
+        reading, _ = _read(scores, pool, exact_BM, k)
+    return reading
+
+
+def best(scores: Scores, seen_BS: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(B, K) int64 the K best candidates by (score, lower row first), 0 where a query has fewer; and their scores."""
+    none_BM = seen_BS[:, :0]
+    found = read(scores, Pool(none_BM, none_BM.bool(), seen_BS), k)
+    return found.items_BK, found.scores_BK
+
+
+def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading, Tensor]:
+    """One pass over all columns with the scores of the targets as they are believed to be, and as they are."""
+    queries, columns = scores.shape
+    seen, targets = Cells(pool.seen_BS), Cells(pool.targets_BM * pool.reachable_BM)
+    exact_BM = score_BM.clone()
+    target_BM = score_BM.masked_fill(~pool.reachable_BM, NOWHERE).sort(1, descending=True).values
+    rows = [torch.nonzero(target_BM[:, m] > NOWHERE).squeeze(1) for m in range(target_BM.shape[1])]
+    ahead_BM = torch.zeros_like(pool.targets_BM)
+    wrong_B = ahead_BM.new_zeros(queries)
+    lists = Best(queries, min(k, columns - 1), score_BM) if k else None
+    for start in range(0, columns, scores.width):
+        block = scores.columns(start, min(start + scores.width, columns))
+        if start == 0:
+            block[:, 0] = 0  # padding, which may be anything
+        if not bool(torch.isfinite(block.sum())):  # NaN and infinity survive a sum: one cheap pass
+            wrong_B += (~torch.isfinite(block)).sum(1)
+        if start == 0:
+            block[:, 0] = NOWHERE
+        query_N, _, place_N = seen.between(start, start + block.shape[1])
+        block[query_N, place_N] = NOWHERE
+        if lists is not None:
+            lists.take(start, block)
+        query_N, m_N, place_N = targets.between(start, start + block.shape[1])
+        exact_BM[query_N, m_N] = block[query_N, place_N]
+        block[query_N, place_N] = NOWHERE
+        for m, row_R in enumerate(rows):
+            whole = len(row_R) == queries  # the usual case, in which nothing is copied
+            among, at = (block, target_BM[:, m]) if whole else (block[row_R], target_BM[row_R, m])
+            ahead_BM[row_R, m] += _count(among, at)
+    ranks_BM = torch.full_like(ahead_BM, NEVER)
+    for m, row_R in enumerate(rows):
+        ranks_BM[row_R, m] = ahead_BM[row_R, m] + m + 1
+    items_BK, scores_BK = lists.lists() if lists else (pool.seen_BS[:, :0], score_BM[:, :0])
+    return Reading(ranks_BM, items_BK, scores_BK, wrong_B), exact_BM
+
+
+def _count(scores: Tensor, at_least_B: Tensor) -> Tensor:
+    """(B) int64 how many scores of a row are at least so high."""
+    flags = torch.ge(scores, at_least_B[:, None], out=torch.empty_like(scores))  # three times as fast as into bool
+    return flags.sum(1, dtype=torch.float32).long()  # exact: a block has at most 2^24 columns
+
+
+def _among(scores_BC: Tensor, pool: Pool) -> Tensor:
+    """(B, M) the ranks among the sampled candidates alone."""
+    assert pool.negatives_BN is not None
+    score_BM = scores_BC.gather(1, pool.targets_BM).masked_fill(~pool.reachable_BM, NOWHERE)
+    score_BM = score_BM.sort(1, descending=True).values
+    among_BN = scores_BC.gather(1, pool.negatives_BN)
     ahead = torch.gt if pool.favour_targets else torch.ge
-    ranks_BM = torch.full_like(pool.targets_BM, NEVER)
-    for m in range(scores_BM.shape[1]):
-        rows = torch.nonzero(scores_BM[:, m] > NOWHERE).squeeze(1)
-        whole = len(rows) == len(scores_BM)  # the usual case, in which nothing is copied
-        score_R1 = scores_BM[rows, m, None]
-        others_R = _count(ahead(among if whole else among[rows], score_R1))
-        others_R -= _count(ahead(apart if whole else apart[rows], score_R1))
-        ranks_BM[rows, m] = others_R + m + 1
-    return ranks_BM
+    others_BM = ahead(among_BN[:, None], score_BM[:, :, None]).sum(2)
+    place_M = torch.arange(1, score_BM.shape[1] + 1, device=score_BM.device)
+    return (others_BM + place_M).masked_fill(score_BM == NOWHERE, NEVER)
 
 
-def best(scores_BC: Tensor, seen_BS: Tensor, k: int) -> Tensor:
-    """(B, K) int64 the K best candidates by (score, lower row first); 0 where a query has fewer.
+class Cells:
+    """Item rows of queries, which are looked up by a range of items."""
 
-    `torch.topk` alone leaves it open which of several equal items it takes, and differs between devices.
-    """
-    scores_BC = scores_BC.clone()
-    scores_BC[:, 0] = NOWHERE
-    scores_BC.scatter_(1, seen_BS, NOWHERE)  # padding of seen_BS is item 0, which is out already
-    k = min(k, scores_BC.shape[1] - 1)
-    worst_B1 = scores_BC.topk(k, dim=1).values[:, -1:]
-    kept_BC = scores_BC >= worst_B1
-    spare_B = _count(kept_BC) - k
-    for row in torch.nonzero(spare_B).squeeze(1).tolist():  # equal items at the edge: the last rows of them leave
-        edge = torch.nonzero(scores_BC[row] == worst_B1[row]).squeeze(1)
-        kept_BC[row, edge[len(edge) - int(spare_B[row]) :]] = False
-    items_BK = torch.nonzero(kept_BC)[:, 1].view(len(scores_BC), k)
-    scores_BK, order_BK = scores_BC.gather(1, items_BK).sort(stable=True, dim=1, descending=True)
-    return items_BK.gather(1, order_BK).masked_fill(scores_BK == NOWHERE, 0)
+    def __init__(self, items_BX: Tensor) -> None:
+        """`items_BX` is 0 where there is none."""
+        query_N, place_N = torch.nonzero(items_BX, as_tuple=True)
+        item_N, order_N = items_BX[query_N, place_N].sort()
+        self.query_N, self.place_N, self.item_N = query_N[order_N], place_N[order_N], item_N
 
-
-def _at(scores_BC: Tensor, rows_BX: Tensor) -> Tensor:
-    """(B, X) the scores of the rows; below all others for padding."""
-    return scores_BC.gather(1, rows_BX).masked_fill(rows_BX == 0, NOWHERE)
-
-
-def _count(flags_BX: Tensor) -> Tensor:
-    return flags_BX.sum(1, dtype=torch.int32).long()  # twice as fast on a CPU as a sum in int64
+    def between(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, place in its row, and item - start of the items start .. stop."""
+        first, last = torch.searchsorted(self.item_N, self.item_N.new_tensor([start, stop])).tolist()
+        return self.query_N[first:last], self.place_N[first:last], self.item_N[first:last] - start

@@ -23,7 +23,7 @@ def summands(model: SoftToken, queries: Queries) -> dict[str, Tensor]:
     if model.gnn is not None:
         found["gnn"] = query_BD @ (items_CD - own_CD).t()
     if model.following is not None:
-        found["following"] = model.following(queries.history_BT)
+        found["following"] = model.following(queries.history_BT).to(torch.zeros_like(found["reading"]))
     return found
 
 

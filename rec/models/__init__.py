@@ -19,6 +19,7 @@ from rec.models.graph_llm import GraphLlm, tokenizer
 from rec.models.lightgcn import LightGcn
 from rec.models.sasrec import Sasrec
 from rec.models.soft_token import SoftToken
+from rec.text.corpus import require_field
 from rec.text.view import TextView
 
 
@@ -79,6 +80,20 @@ def graph_of(run: Run, dataset: Dataset, trained: str | None = None) -> Graph | 
             f"make it again with the --top it had: `kindling graph {dataset.root} --top K`"
         )
     return graph
+
+
+def require_readable(run: Run, dataset: Dataset) -> None:
+    """Raises DatasetError or ConfigError if the dataset lacks what the run's recommender reads of it.
+
+    It only looks, so that nobody waits for a tokenizer, a model or other ranks to be told.
+    """
+    graph_of(run, dataset)
+    match run.model:
+        case GraphLlmConfig():
+            for name, template in run.model.trained_on.items():
+                require_field(dataset, name, template)
+        case SoftTokenConfig() if run.model.item_init is not None:
+            dataset.feature(run.model.item_init)
 
 
 def view(run: Run, dataset: Dataset) -> View[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rec.data.batch import Batch, Queries
 from rec.data.dataset import Dataset
+from rec.models.scores import Product, Scores, Table
 
 
 class Loss(NamedTuple):
@@ -26,6 +27,24 @@ Score = Callable[[Queries], Tensor]
 
 A trained model, called, and the `score` method of a counting baseline are both one.
 """
+
+
+class Asked(NamedTuple):
+    """Queries, and what is to be done with their scores.
+
+    It is done inside of the call: the columns of a product are computed as they are read, and a strategy that shards
+    the item table has it together for no longer than that.
+    """
+
+    queries: Queries
+    answer: Callable[[Scores], Any]
+
+
+def ask(score: Score, queries: Queries, answer: Callable[[Scores], Any]) -> Any:
+    """What `answer` makes of the scores."""
+    if isinstance(score, nn.Module):
+        return score(Asked(queries, answer))
+    return answer(Table(score(queries)))
 
 
 class Recommender(nn.Module, ABC):
@@ -57,13 +76,21 @@ class Recommender(nn.Module, ABC):
         """The loss of a batch, summed over its scored positions."""
 
     @abstractmethod
-    def score(self, queries: Queries) -> Tensor:
+    def score(self, queries: Queries) -> Tensor | Product:
         """(B, items + 1) scores by item row, higher is better; column 0 is padding."""
 
-    def forward(self, batch: Batch | Queries) -> Loss | Tensor:
-        with torch.autocast(batch.user_B.device.type, self.products, enabled=self.products is not None):
-            match batch:
-                case Queries():
-                    return self.score(batch)
-                case _:
-                    return self.loss(batch)
+    def scores(self, queries: Queries) -> Scores:
+        """The same, as whatever they are read from."""
+        scores = self.score(queries)
+        return Table(scores) if isinstance(scores, Tensor) else scores
+
+    def forward(self, batch: Batch | Queries | Asked) -> Any:
+        """The `Loss` of a batch, the scores of queries, (B, items + 1), or the answer to whoever asked."""
+        queries = batch.queries if isinstance(batch, Asked) else batch
+        device = queries.user_B.device.type
+        with torch.autocast(device, self.products, enabled=self.products is not None):
+            if not isinstance(queries, Queries):
+                return self.loss(queries)
+            scores = self.scores(queries)
+        with torch.autocast(device, enabled=False):  # ties count against the model: scores are fp32
+            return batch.answer(scores) if isinstance(batch, Asked) else scores.dense()

@@ -20,6 +20,7 @@ from rec.data.batch import PADDING, Queries, Sequences
 from rec.graph.graph import Graph
 from rec.models.base import Loss, Recommender
 from rec.models.edges import items_of, propagation
+from rec.models.scores import Product
 from rec.models.terms import terms, weighted
 from rec.nn.propagate import Means
 from rec.nn.tables import Tables
@@ -53,7 +54,7 @@ class LightGcn(Recommender):
             parts = terms(self.config.loss, batch, query_BPD, targets, self.tables, item_ID)
         return weighted(vars(self.config.loss), parts)
 
-    def score(self, queries: Queries) -> Tensor:
+    def score(self, queries: Queries) -> Product:
         """(B, items + 1): the user's vector, or a stranger's, against the items'."""
         user_UD, item_ID = self.means()
         row_B = (queries.user_B - 1).clamp(0, len(user_UD) - 1)
@@ -61,4 +62,4 @@ class LightGcn(Recommender):
         length_B1 = (queries.history_BT != PADDING).sum(1, keepdim=True).clamp(min=1)
         with torch.autocast(user_UD.device.type, enabled=False):  # ties count against the model: scores are fp32
             stranger_BD = F.embedding(queries.history_BT, item_ID).sum(1) / length_B1
-            return torch.where(known_B[:, None], user_UD[row_B], stranger_BD) @ item_ID.t()
+            return Product(torch.where(known_B[:, None], user_UD[row_B], stranger_BD), item_ID)

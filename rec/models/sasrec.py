@@ -18,6 +18,7 @@ from rec.config.tree import Sasrec as Config
 from rec.data.batch import PADDING, Queries, Sequences
 from rec.errors import ConfigError
 from rec.models.base import Loss, Recommender
+from rec.models.scores import Product
 from rec.models.terms import terms, weighted
 from rec.nn.dropout import Keys
 from rec.nn.encoder import Encoder
@@ -63,10 +64,9 @@ class Sasrec(Recommender):
             parts = terms(self.config.loss, batch, queries.float(), batch.targets_BT, self.tables)
         return weighted(vars(self.config.loss), parts)
 
-    def score(self, queries: Queries) -> Tensor:
+    def score(self, queries: Queries) -> Product:
         """(B, items + 1): the query after the last item of each history against the item table."""
         query = self.queries(queries.history_BT)
         last_B = ((queries.history_BT != PADDING).sum(1) - 1).clamp(min=0)
         query_BD = query[torch.arange(len(query), device=query.device), last_B]
-        with torch.autocast(query.device.type, enabled=False):  # ties count against the model: scores are fp32
-            return query_BD.float() @ self.tables.item.weight.float().t()
+        return Product(query_BD.float(), self.tables.item.weight.float())

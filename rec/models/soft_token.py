@@ -17,6 +17,7 @@ divided by the scored positions of the whole step; the first item may be predict
 user is a constant vector, which `user_dropout` teaches the model to expect.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from rec.models import relations
 from rec.models.base import Loss, Recommender
 from rec.models.following import Following
 from rec.models.gnn import Gnn
+from rec.models.scores import Product
 from rec.models.terms import terms, weighted
 from rec.nn import backbone
 from rec.nn.dropout import Keys, keep
@@ -143,13 +145,12 @@ class SoftToken(Recommender):
                 parts["gnn"], weights["gnn"] = self.gnn.loss(batch, targets, nodes_CD), self.gnn.weight
         return weighted(weights, parts)
 
-    def score(self, queries: Queries) -> Tensor:
+    def score(self, queries: Queries) -> Product:
         """(B, items + 1): `last` against the item vectors, and what followed."""
         items_CD = self.items(None if self.gnn is None else self.gnn.items(None))
         query_BD = self.last(queries, items_CD)
-        with torch.autocast(query_BD.device.type, enabled=False):  # ties count against the model: scores are fp32
-            scores_BC = query_BD @ items_CD.float().t()
-            return scores_BC if self.following is None else scores_BC + self.following(queries.history_BT)
+        followed = None if self.following is None else partial(self.following, queries.history_BT)
+        return Product(query_BD, items_CD.float(), followed)
 
     def last(self, queries: Queries, items_CD: Tensor) -> Tensor:
         """(B, D) fp32: the query after the last item of each history."""

@@ -13,6 +13,7 @@ from rec.config.tree import LossWeights
 from rec.data.batch import PADDING, Sequences
 from rec.models.base import Loss
 from rec.nn import losses
+from rec.nn.catalogue import catalogue_cross_entropy
 from rec.nn.tables import Tables
 
 NOTHING = -1e9
@@ -44,7 +45,7 @@ def terms(
     query_ND, target_N = queries_BPD[row_N, place_N], targets_BP[row_N, place_N]
     parts: dict[str, Tensor] = {}
     if weights.cross_entropy:
-        parts["cross_entropy"] = losses.catalogue_cross_entropy(query_ND, items_CD[1:], target_N - 1)
+        parts["cross_entropy"] = catalogue_cross_entropy(query_ND, items_CD, target_N, skip=1)
     if weights.need_negatives:
         target_ND, negative_BKD = F.embedding(target_N, items_CD), F.embedding(batch.negatives_BK, items_CD)
         positive_N = (query_ND * target_ND).sum(1)

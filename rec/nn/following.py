@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 
 
-def following(item_IK: Tensor, strength_IK: Tensor, history_BT: Tensor, *, window: int, decay: float) -> Tensor:
-    """f: (B, T) histories, oldest first and padded with 0 on the right -> (B, items + 1) float32.
+def following(
+    item_IK: Tensor, strength_IK: Tensor, history_BT: Tensor, *, window: int, decay: float
+) -> tuple[Tensor, Tensor]:
+    """The summands of f: (B, T) histories, oldest first and padded with 0 on the right -> (B, W K) items and strengths.
+
+    An item stands there as often as it follows one of the last W; what is missing is items + 1, with strength 0.
 
     Args:
         item_IK: (items + 1, K) int32 neighbours of each item, filled up with items + 1.
@@ -27,6 +31,4 @@ def following(item_IK: Tensor, strength_IK: Tensor, history_BT: Tensor, *, windo
     item_BW = history_BT.gather(1, place_BW.clamp(min=0)) * (place_BW >= 0)
     worth_W = decay ** torch.arange(window, device=history_BT.device, dtype=torch.float32)
     added_BWK = strength_IK[item_BW] * worth_W[:, None]
-    total = torch.zeros(len(history_BT), len(item_IK) + 1, device=history_BT.device)
-    total.scatter_add_(1, item_IK[item_BW].long().flatten(1), added_BWK.flatten(1))
-    return total[:, :-1]
+    return item_IK[item_BW].long().flatten(1), added_BWK.flatten(1)

@@ -75,6 +75,12 @@ def _graph(run: Run, dataset: Dataset) -> dict[str, Any]:
     return {} if graph is None else {"graph fingerprint": graph.fingerprint}
 
 
+def top_of_graph(run: Run, dataset: Dataset) -> int | None:
+    """The `--top` that the run's graph was made with; None where it reads none."""
+    graph = graph_of(run, dataset)
+    return None if graph is None else int(graph.manifest["options"]["top"])
+
+
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides its configuration."""
     packages = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "numpy", "datasets", "pyarrow")

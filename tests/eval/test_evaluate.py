@@ -17,7 +17,8 @@ from rec.data.dataset import Dataset
 from rec.errors import ConfigError, DatasetError
 from rec.eval.evaluate import Result, evaluate, validation
 from rec.eval.metrics import METRICS
-from rec.models.base import Score
+from rec.models.base import Asked, Score
+from rec.models.scores import Table
 from rec.ranks import Ranks
 from tests.eval import tiny
 from tests.ranks import run_ranks
@@ -218,12 +219,15 @@ class Dropped(nn.Module):
         super().__init__()
         self.modes: list[tuple[bool, bool]] = []
 
-    def forward(self, queries: Queries) -> Tensor:
+    def forward(self, asked: Asked) -> object:
+        return asked.answer(Table(self.score(asked.queries)))
+
+    def score(self, queries: Queries) -> Tensor:
         self.modes.append((self.training, torch.is_grad_enabled()))
         return torch.zeros(len(queries.user_B), 31)
 
 
-@pytest.mark.parametrize("reach", [lambda module: module, lambda module: module.forward])
+@pytest.mark.parametrize("reach", [lambda module: module, lambda module: module.score])
 def test_a_model_is_asked_in_evaluation_mode_and_left_as_it_was(dataset: Dataset, reach: Callable) -> None:
     module = Dropped().train()
     read(reach(module), dataset)

@@ -3,11 +3,36 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rec.eval import ranking
 from rec.eval.metrics import NEVER
-from rec.eval.ranking import Pool, best, ranks, require_finite
+from rec.eval.ranking import Pool, read
+from rec.models import scores as forms
+from rec.models.scores import Added, Product, Table
+
+
+@pytest.fixture(autouse=True, params=[8, 2**20], ids=["blocks of a few columns", "one block"])
+def a_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "CACHEFUL", request.param)
+
+
+FIXTURES = [HealthCheck.function_scoped_fixture]
+"""They are the same for all examples."""
+
+
+def ranks(scores: torch.Tensor, asked: Pool) -> torch.Tensor:
+    return read(Table(scores), asked).ranks_BM
+
+
+def best(scores: torch.Tensor, seen: torch.Tensor, k: int) -> torch.Tensor:
+    return ranking.best(Table(scores), seen, k)[0]
+
+
+def require_finite(scores: torch.Tensor) -> None:
+    nothing = torch.zeros(len(scores), 0, dtype=torch.int64)
+    read(Table(scores), Pool(nothing, nothing.bool(), nothing)).require_finite(scores.shape[1] - 1, "row {}".format)
 
 
 def pad(rows: list[list[int]]) -> torch.Tensor:
@@ -39,7 +64,7 @@ def blocks(draw: st.DrawFn) -> tuple[list[list[float]], list[list[int]], list[li
 
 
 @given(blocks())
-@settings(max_examples=200)
+@settings(max_examples=200, suppress_health_check=FIXTURES)
 def test_full_ranks_are_those_of_a_sort_with_targets_last_among_equals(block: tuple) -> None:
     scores, targets, seen = block
     found = ranks(torch.tensor(scores), pool(targets, seen)).tolist()
@@ -50,6 +75,7 @@ def test_full_ranks_are_those_of_a_sort_with_targets_last_among_equals(block: tu
 
 
 @given(blocks(), st.booleans(), st.data())
+@settings(suppress_health_check=FIXTURES)
 def test_sampled_ranks_are_those_of_a_sort(block: tuple, favour: bool, data: st.DataObject) -> None:
     scores, targets, seen = block
     others = [
@@ -68,7 +94,7 @@ def test_sampled_ranks_are_those_of_a_sort(block: tuple, favour: bool, data: st.
 @pytest.mark.parametrize("padding", [-9.0, 0.0, 9.0, float("nan"), float("inf")])
 def test_the_score_of_padding_means_nothing(padding: float) -> None:
     scores = torch.tensor([[padding, 3.0, 2.0, 1.0], [padding, 1.0, 1.0, 1.0]])
-    require_finite(scores, str)
+    require_finite(scores)
     found = ranks(scores, pool([[2], [1, 3]], [[1], []]))
     assert found.tolist() == [[1, NEVER], [2, 3]]
     assert best(scores, pad([[1], []]), 2).tolist() == [[2, 3], [1, 2]]
@@ -87,16 +113,16 @@ def test_scores_that_are_not_finite_name_the_user(value: float) -> None:
     scores = torch.zeros(3, 6)
     scores[1, 2:4] = value
     with pytest.raises(FloatingPointError, match="2 of the 5 scores of user 'row 1' are not finite"):
-        require_finite(scores, lambda row: f"row {row}")
+        require_finite(scores)
 
 
 def test_large_finite_scores_pass_though_their_sum_is_infinite() -> None:
-    require_finite(torch.full((2, 40), 3e38), str)
-    require_finite(torch.full((2, 40), 6e4, dtype=torch.float16), str)
+    require_finite(torch.full((2, 40), 3e38))
+    require_finite(torch.full((2, 40), 6e4, dtype=torch.float16))
 
 
 @given(blocks(), st.integers(1, 15))
-@settings(max_examples=200)
+@settings(max_examples=200, suppress_health_check=FIXTURES)
 def test_the_best_are_those_of_a_stable_sort(block: tuple, k: int) -> None:
     scores, _, seen = block
     found = best(torch.tensor(scores), pad(seen), k).tolist()
@@ -115,3 +141,81 @@ def test_many_targets_of_one_query_among_few_of_others() -> None:
     for row in range(6):
         expected = slow_ranks(scores[row], targets[row], seen[row], list(range(1, 401)), ties=1)
         assert found[row][: len(targets[row])] == expected
+
+
+class Rounded(Table):
+    """A table whose cells are rounded in another way when a few of them are asked for."""
+
+    def at(self, rows_BX: torch.Tensor) -> torch.Tensor:
+        return super().at(rows_BX) + 1
+
+
+@st.composite
+def products(draw: st.DrawFn) -> tuple[Product, torch.Tensor, list[list[int]], list[list[int]]]:
+    """Of whole numbers, so that no order of summation rounds, with the same as a table; targets and seen items."""
+    scores, targets, seen = draw(blocks())
+    queries, columns = len(scores), len(scores[0])
+    number = st.integers(-2, 2).map(float)
+    left = torch.tensor(draw(st.lists(number, min_size=3 * queries, max_size=3 * queries))).view(queries, 3)
+    right = torch.tensor(draw(st.lists(number, min_size=3 * columns, max_size=3 * columns))).view(columns, 3)
+    cell = st.tuples(st.integers(0, queries - 1), st.integers(1, columns - 1), st.integers(1, 3))
+    cells = torch.tensor(draw(st.lists(cell, max_size=6)), dtype=torch.int64).view(-1, 3)
+    table = left @ right.t()
+    for query, item, value in cells.tolist():
+        table[query, item] += value
+    added = lambda: Added.summed(cells[:, 0], cells[:, 1], cells[:, 2].float(), queries)  # noqa: E731
+    return Product(left, right, added), table, targets, seen
+
+
+@given(products(), st.integers(1, 15))
+@settings(max_examples=200, suppress_health_check=FIXTURES)
+def test_a_product_is_read_as_the_table_it_stands_for(case: tuple, k: int) -> None:
+    product, table, targets, seen = case
+    asked = pool(targets, seen)
+    found, expected = read(product, asked, k), read(Table(table), asked, k)
+    assert all(map(torch.equal, found, expected))
+    assert torch.equal(product.dense(), table)
+    assert torch.equal(product.at(asked.targets_BM), table.gather(1, asked.targets_BM))
+    sampled = asked._replace(negatives_BN=torch.zeros(len(table), 0, dtype=torch.int64))
+    assert torch.equal(read(product, sampled).ranks_BM, read(Table(table), sampled).ranks_BM)
+
+
+@given(blocks())
+@settings(suppress_health_check=FIXTURES)
+def test_a_target_is_compared_as_it_is_rounded_among_the_others(block: tuple) -> None:
+    scores, targets, seen = block
+    asked = pool(targets, seen)
+    assert torch.equal(read(Rounded(torch.tensor(scores)), asked).ranks_BM, ranks(torch.tensor(scores), asked))
+
+
+def test_lists_of_a_large_catalogue_are_those_of_a_stable_sort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randint(0, 5000, (20, 30_001), generator=generator).float()  # equal scores at every place
+    table[3], table[4] = 1, torch.arange(30_001)  # all alike, and ever better ones
+    seen = torch.randint(0, 30_001, (20, 50), generator=generator)
+    items, values = ranking.best(Blocks(table), seen, 100)
+    expected = table.clone()
+    expected[:, 0] = -1
+    expected.scatter_(1, seen, -1)
+    order = expected.argsort(dim=1, descending=True, stable=True)[:, :100]
+    assert torch.equal(items, order)
+    assert torch.equal(values, expected.gather(1, order))
+
+
+class Blocks(Table):
+    """A table that is read in many blocks."""
+
+    width = 500  # type: ignore[assignment]
+
+
+def test_a_product_is_never_as_wide_as_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "CACHEFUL", 1000)
+    product = Product(torch.rand(10, 4), torch.rand(5001, 4))
+    widths = []
+    columns = Product.columns
+    monkeypatch.setattr(
+        Product, "columns", lambda self, start, stop: widths.append(stop - start) or columns(self, start, stop)
+    )
+    read(product, pool([[row + 1] for row in range(10)], [[] for _ in range(10)]), 5)
+    assert sum(widths) == 5001
+    assert max(widths) == 100

@@ -21,7 +21,8 @@ from rec.config.tree import Run
 from rec.data.batch import Queries, Sequences
 from rec.graph.graph import Graph
 from rec.models import build
-from rec.models.base import Recommender
+from rec.models.base import Recommender, ask
+from rec.models.scores import Scores
 from rec.nn.backbone import without_data
 from rec.train.plan.tracker import Tracker
 from rec.train.strategies.engine import HALVES
@@ -127,8 +128,7 @@ class Stage:
             history_BT = torch.ones(block, items, dtype=torch.int64)
             queries = Queries(torch.ones(block, dtype=torch.int64), history_BT, history_BT)
             with without_data(), Tracker(self.model, 0) as tracker:
-                scores = self.model(queries)
-                torch.isfinite(scores[:, 1:]).sum(1)  # the first thing that is done with scores, and the largest
+                ask(self.model, queries, _blocks)
         return float(max(tracker.temporary))
 
     def _step(self, windows: int, items: int) -> Rehearsal:
@@ -151,6 +151,12 @@ class Stage:
             head,
             Flops(backbone=sum(tracker.other) - inside, attention=sum(tracker.attention), loss=inside),
         )
+
+
+def _blocks(scores: Scores) -> None:
+    """What an evaluation holds of the scores at a time: a block, and for each of its cells whether it is ahead."""
+    block = torch.empty(scores.shape[0], min(scores.width, scores.shape[1]))
+    torch.empty_like(block)
 
 
 def _batch(run: Run, windows: int, items: int) -> Sequences:
