@@ -3,15 +3,13 @@
     python -m benchmarks.attention                        # some minutes
     python -m benchmarks.attention --widths 64 --layers 2 --repeats 3 --windows 4 --users 100
 
-Prints one line of JSON for each size. A step is forward, backward and AdamW of the soft-token model on windows of 50
-items, none of them padding, with sampled softmax; the backbone is a Qwen3 with heads of 32. The steps with and without
-relations are taken in turn, and the ratio is the median of the ratios of neighbours. The look-up of relations in the
-graph is part of the step, and is also timed apart.
+Prints two lines of JSON for each size: the step, and its look-up of relations. A step is forward, backward and AdamW of
+the soft-token model on windows of 50 items, none of them padding, with sampled softmax; the backbone is a Qwen3 with
+heads of 32. The steps with and without relations are taken in turn, and the ratio is the median of the ratios of
+neighbours, of processor time. The look-up of relations in the graph is part of the step, and is also timed apart.
 """
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.measure import Seconds, in_turn, ratio, tell
 from rec.config.tree import Backbone, Data, LearnedRelations, LossWeights, Optim, SoftToken
 from rec.data.batch import Sequences
 from rec.data.dataset import Dataset
@@ -53,10 +52,20 @@ def main() -> None:
         graph, batch = Graph.open(dataset.root / "graph"), full_windows(dataset, asked.windows)
         for width in asked.widths:
             for layers in asked.layers:
-                found = measured(dataset, graph, batch, width, layers, asked.repeats)
-                machine = {"threads": asked.threads, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-                sizes = {"windows": asked.windows, "items": ITEMS, "width": width, "layers": layers}
-                print(json.dumps({"benchmark": "attention", **sizes, **machine, **found}), flush=True)
+                seconds = measured(dataset, graph, batch, width, layers, asked.repeats)
+                compared = {
+                    "learned": ("plain", "the step without", 1.25),
+                    "lookup": ("learned", "the whole step", 0.1),
+                }
+                said = {"learned": "training step with learned relations", "lookup": "their look-up in the graph"}
+                for name, (reference, against, most) in compared.items():
+                    tell(
+                        "relations in attention",
+                        f"{said[name]}; width {width}, {layers} layers, {asked.windows} windows of {ITEMS} items",
+                        unit="s", ours=statistics.median(seconds[name]), against=against, at_most=most,
+                        reference=statistics.median(seconds[reference]), ratio=ratio(seconds, name, reference),
+                        repetitions=asked.repeats, clock=time.process_time.__name__,
+                    )  # fmt: skip
 
 
 def prepared(folder: Path, users: int) -> Dataset:
@@ -94,10 +103,11 @@ def stepping(dataset: Dataset, graph: Graph, batch: Sequences, config: SoftToken
     return step
 
 
-def measured(dataset: Dataset, graph: Graph, batch: Sequences, width: int, layers: int, repeats: int) -> dict[str, Any]:
+def measured(dataset: Dataset, graph: Graph, batch: Sequences, width: int, layers: int, repeats: int) -> Seconds:
+    """Seconds of a step without relations, of one with them, and of their look-up."""
     shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, "head_dim": HEAD}
     heads = dict.fromkeys(("num_attention_heads", "num_key_value_heads"), width // HEAD)
-    config = {
+    config: dict[str, Any] = {
         "backbone": Backbone(architecture="qwen3", config={**shape, **heads, "vocab_size": 1}),
         "dim": width,
         "loss": LossWeights(cross_entropy=0.0, sampled_softmax=1.0),
@@ -108,22 +118,7 @@ def measured(dataset: Dataset, graph: Graph, batch: Sequences, width: int, layer
         "learned": stepping(dataset, graph, batch, SoftToken(**config, relations=LearnedRelations())),
         "lookup": lambda: relation_ids(lookup_in, tokens),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats + 2):
-        for name, case in cases.items():
-            begun = time.process_time()
-            case()
-            seconds[name].append(time.process_time() - begun)
-    taken = {name: values[2:] for name, values in seconds.items()}  # the first two warm up
-    return {
-        "seconds": {name: round(statistics.median(values), 4) for name, values in taken.items()},
-        "ratio": round(statistics.median(map(ratio, taken["learned"], taken["plain"])), 3),
-        "lookup": round(statistics.median(map(ratio, taken["lookup"], taken["learned"])), 3),
-    }
-
-
-def ratio(one: float, other: float) -> float:
-    return one / other
+    return in_turn(cases, repeats, time.process_time)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,19 @@
     python -m benchmarks.graph                                  # 8 million interactions: some minutes, 2 GB of disk
     python -m benchmarks.graph --interactions 200000 --users 5000 --items 8000
 
-Prints one line of JSON. The reference multiplies the matrix of users and items with itself, 64 items at a time on one
-thread, and throws the products away: it ranks nothing, keeps nothing, and knows no order in time.
+Prints a line of JSON for the time, and one for the memory. The reference multiplies the matrix of users and items with
+itself, 64 items at a time on one thread, and throws the products away: it ranks nothing, keeps nothing, and knows no
+order in time.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from benchmarks.measure import tell
 from benchmarks.prepare import measured
 
 REFERENCE = """
@@ -45,12 +45,16 @@ def main() -> None:
             [*kindling, "prepare", str(log), "--format", "csv", "--out", str(dataset)],
         ):
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        found: dict[str, Any] = {"benchmark": "graph", **sizes, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-        found["graph"] = measured([*kindling, "graph", str(dataset)])
-        found |= json.loads((dataset / "graph/graph.json").read_text())["counts"]
-        found["reference"] = measured([sys.executable, "-c", REFERENCE, str(dataset)])
-        found["graph_mb"] = round(sum(file.stat().st_size for file in (dataset / "graph").rglob("*.npy")) / 2**20)
-    print(json.dumps(found))
+        graph = measured([*kindling, "graph", str(dataset)])
+        counts = json.loads((dataset / "graph/graph.json").read_text())["counts"]
+        reference = measured([sys.executable, "-c", REFERENCE, str(dataset)])
+        size = round(sum(file.stat().st_size for file in (dataset / "graph").rglob("*.npy")) / 2**20)
+    case = f"kindling graph; {counts['edges']:,} edges, {sizes['users']:,} users, {sizes['items']:,} items"
+    for key, unit, most in (("seconds", "s", 1.5), ("peak_mb", "MB", None)):
+        tell(
+            "train graph", case, unit=unit, ours=graph[key], reference=reference[key],
+            against="the bare product", at_most=most, graph_mb=size,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """LightGCN propagation against the bare sparse products that it is made of, in one run.
 
-`python -m benchmarks.propagation [--threads 2]`: forward and backward of 3 layers over 250,000 users and 200,000 items,
+    python -m benchmarks.propagation                  # five minutes on two threads
+    python -m benchmarks.propagation --parts 40 --repetitions 1
+
+Prints a line of JSON for each case. Forward and backward of 3 layers over 250,000 users and 200,000 items,
 8 million edges (16 million directed), width 64. The reference multiplies the same matrices with vectors as often: 12
 products, without scaling, hiding users, or adding layers. Each repetition measures everything once, in turn.
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,15 +17,17 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from benchmarks.measure import in_turn, ratio, tell
 from rec.nn.mean_over_layers import Edges
 from rec.nn.propagate import Propagation
 
 USERS, ITEMS, EDGES, WIDTH, LAYERS, HIDDEN = 250_000, 200_000, 8_000_000, 64, 3, 128
 FAN_OUT, ASKED = 10, 2000
+REFERENCE = "12 bare products"
 
 
 def main() -> None:
-    given = argparse.ArgumentParser(description=__doc__)
+    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--threads", type=int, default=2)
     given.add_argument("--repetitions", type=int, default=5)
     given.add_argument("--parts", type=int, default=1, help="divides users, items and edges")
@@ -41,6 +45,12 @@ def main() -> None:
         Propagation(edges(by_user), edges(by_item), layers=LAYERS, dropout=dropout) for dropout in (0.0, 0.1)
     )
     into_users, into_items = (torch_csr(matrix) for matrix in (by_user, by_item))
+
+    def backward(*means: torch.Tensor) -> None:
+        """The gradients of both tables, which nobody keeps."""
+        wanted = [mean for mean in means if len(mean)]
+        ones = [torch.ones_like(mean) for mean in wanted]
+        torch.autograd.grad(wanted, [user_UD, item_ID], ones, allow_unused=True)
 
     def bare() -> None:
         with torch.no_grad():
@@ -68,7 +78,7 @@ def main() -> None:
         backward(*drawing(user_UD, item_ID, hidden_S, key, want_users=False, item_N=asked_N))
 
     cases = {
-        "reference: 12 bare products": bare,
+        REFERENCE: bare,
         "forward and backward": ours(plain),
         "the same with 128 users hidden": ours(plain, hidden_S),
         "the same with edge dropout as well": ours(dropping, hidden_S, key),
@@ -76,21 +86,17 @@ def main() -> None:
         f"the vectors of {ASKED:,} items from {FAN_OUT} drawn neighbours of each node": drawn,
         "left to autograd, without scaling": autograd,
     }
-    cases = {name: case for name, case in cases.items() if any(word in name for word in ("reference", *asked.cases))}
+    cases = {name: case for name, case in cases.items() if any(word in name for word in (REFERENCE, *asked.cases))}
     clock = time.process_time if asked.threads == 1 else time.perf_counter  # others may use the cores
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(asked.repetitions + 1):
-        for name, case in cases.items():
-            begun = clock()
-            case()
-            seconds[name].append(clock() - begun)
-            user_UD.grad = item_ID.grad = None
-    reference = next(iter(seconds.values()))
-    print(f"{by_user.nnz:,} edges, {asked.threads} threads, a load of {os.getloadavg()[0]:.1f}")
-    print(f"medians of {asked.repetitions}: seconds, ratio to the reference of the same repetition")
-    for name, taken in seconds.items():
-        ratios = [mine / bare for mine, bare in zip(taken[1:], reference[1:], strict=True)]  # the first warms up
-        print(f"| {name} | {statistics.median(taken[1:]):.2f} | {statistics.median(ratios):.2f} |")
+    seconds = in_turn(cases, asked.repetitions, clock)
+    size = f"{by_user.nnz:,} edges, d={WIDTH}, {LAYERS} layers"
+    for name in [name for name in cases if name != REFERENCE]:
+        middle = {one: statistics.median(seconds[one]) for one in (name, REFERENCE)}
+        tell(
+            "propagation", f"{name}; {size}", unit="s", ours=middle[name], reference=middle[REFERENCE],
+            against=REFERENCE, ratio=ratio(seconds, name, REFERENCE), repetitions=asked.repetitions,
+            at_most=None if "autograd" in name else 1.2, clock=clock.__name__,
+        )  # fmt: skip
 
 
 def graph(parts: int) -> sp.csr_array:
@@ -110,11 +116,6 @@ def edges(matrix: sp.csr_array) -> Edges:
 
 def torch_csr(matrix: sp.csr_array) -> torch.Tensor:
     return torch.sparse_csr_tensor(*edges(matrix), torch.from_numpy(matrix.data), matrix.shape, check_invariants=False)
-
-
-def backward(*means: torch.Tensor) -> None:
-    wanted = [mean for mean in means if len(mean)]
-    torch.autograd.backward(wanted, [torch.ones_like(mean) for mean in wanted])
 
 
 if __name__ == "__main__":

@@ -25,14 +25,20 @@ def test_nothing_was_lost_in_what_was_measured() -> None:
 def test_the_benchmark_of_the_graph_runs_small() -> None:
     command = [sys.executable, "-m", "benchmarks.graph", *SIZES[:-2]]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert {"graph", "reference", "edges"} <= json.loads(done.stdout).keys(), done.stderr
+    assert [json.loads(line)["unit"] for line in done.stdout.splitlines()] == ["s", "MB"], done.stderr
 
 
 def test_the_benchmark_of_attention_runs_small() -> None:
     sizes = ["--users", "100", "--windows", "4", "--widths", "32", "--layers", "1", "--repeats", "1"]
     command = [sys.executable, "-m", "benchmarks.attention", *sizes]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert {"ratio", "lookup"} <= json.loads(done.stdout).keys(), done.stderr
+    assert [json.loads(line)["at_most"] for line in done.stdout.splitlines()] == [1.25, 0.1], done.stderr
+
+
+def test_the_benchmark_of_propagation_runs_small() -> None:
+    command = [sys.executable, "-m", "benchmarks.propagation", "--parts", "100", "--repetitions", "1"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert len([json.loads(line)["ratio"] for line in done.stdout.splitlines()]) == 6, done.stderr
 
 
 @pytest.mark.parametrize(("name", "lines"), [("checkpoint", ["save", "load"]), ("resume", ["resume"])])

@@ -23,7 +23,7 @@ from rec.graph.strongest import Lists, strongest
 from rec.graph.values import COMMON, shared_values
 
 THREADS = 8
-"""At most: each needs some 100 MB."""
+"""At most: each needs some 50 MB."""
 DTYPES = {"item": "<i4", "strength": "<f4", "weight": "<f4", "total": "<f8"}
 
 

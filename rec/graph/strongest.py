@@ -11,9 +11,10 @@ import scipy.sparse as sp
 from rec.data.dataset import FloatArray, IntArray
 from rec.graph.relations import Relation
 
-WORK = 1 << 21
+WORK = 1 << 20
 """Multiplications of a range of rows, and so at most as many cells of its product; a single row may take more, and has
-no more cells than there are items. About 40 bytes a cell are needed at once."""
+no more cells than there are items. About 40 bytes a cell are needed at once. Twice as many would take longer: larger
+arrays are given back to the system each time, which has to clear their pages again."""
 
 
 class Lists(NamedTuple):
@@ -51,7 +52,7 @@ def _lists(relation: Relation, start: int, stop: int, kept: int) -> Lists:
     cells = relation.cells(start, stop)
     row = np.repeat(np.arange(stop - start, dtype=np.int32), np.diff(cells.indptr))
     cells.data[cells.indices == row + start] = 0  # no item is its own neighbour
-    out = np.diff(np.concatenate([[0], np.cumsum(cells.data, dtype=np.int64)])[cells.indptr])
+    out = _sums(cells)
     chosen = _largest(cells, row, relation.ranked_by(cells), kept)
     row, column, strength = row[chosen], cells.indices[chosen], cells.data[chosen]
     place = np.arange(len(row)) - np.searchsorted(row, row)
@@ -64,17 +65,25 @@ def _lists(relation: Relation, start: int, stop: int, kept: int) -> Lists:
     return lists
 
 
+def _sums(cells: sp.csr_array) -> IntArray:
+    """(rows) int64 sums of the rows of a matrix of whole numbers."""
+    sums, some = np.zeros(cells.shape[0], np.int64), np.flatnonzero(np.diff(cells.indptr))
+    if len(some):
+        sums[some] = np.add.reduceat(cells.data, cells.indptr[some], dtype=np.int64)
+    return sums
+
+
 def _largest(cells: sp.csr_array, row: IntArray, ranked: FloatArray, kept: int) -> IntArray:
     """Cells that are kept, by row and column: of equal rank the stronger ones, then those of lower columns."""
-    rows = cells.shape[0]
-    least = np.zeros(rows)  # a cell without a neighbour has rank 0
-    for long in np.flatnonzero(np.diff(cells.indptr) > kept):
+    rows, lengths = cells.shape[0], np.diff(cells.indptr)
+    least = np.full(rows, np.finfo(np.float64).tiny)  # a cell without a neighbour has rank 0, and any other more
+    for long in np.flatnonzero(lengths > kept):
         of_row = ranked[cells.indptr[long] : cells.indptr[long + 1]]
-        least[long] = np.partition(of_row, len(of_row) - kept)[len(of_row) - kept]
-    limit = least[row]
+        least[long] = max(least[long], np.partition(of_row, len(of_row) - kept)[len(of_row) - kept])
+    limit = np.repeat(least, lengths)
     keep = ranked > limit
     room = kept - np.bincount(row[keep], minlength=rows)
-    tied = np.flatnonzero((ranked == limit) & (ranked > 0))
+    tied = np.flatnonzero(ranked == limit)
     ends = np.cumsum(np.bincount(row[tied], minlength=rows))
     keep[tied] = True
     for many in np.flatnonzero(np.diff(ends, prepend=0) > room):

@@ -50,7 +50,7 @@ def test_a_users_own_relations_are_those_of_a_graph_made_without_him(log: list[l
 
 
 def test_what_follows_an_item_is_counted_exactly_however_often_it_does():
-    """In units of 1 / 2520, twelve items are followed by some 10^8 each: a float32 would be 4 off."""
+    """In units of 1 / 2520, twelve items are followed by some 10^8 each, of which float32 would miss some."""
     items = np.random.default_rng(7).integers(1, ITEMS + 1, 250_000)
     expected = np.zeros(ITEMS + 1, np.int64)
     for gap in range(1, 11):
