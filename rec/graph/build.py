@@ -24,7 +24,7 @@ from rec.graph.values import COMMON, shared_values
 
 THREADS = 8
 """At most: each needs some 100 MB."""
-DTYPES = {"item": "<i4", "strength": "<f4", "weight": "<f4"}
+DTYPES = {"item": "<i4", "strength": "<f4", "weight": "<f4", "total": "<f8"}
 
 
 def existing(dataset: Dataset, top: int) -> Graph | None:
@@ -146,8 +146,9 @@ def _write(dataset: Dataset, files: _Files, top: int, advance: Callable[[int], o
 def _write_lists(
     files: _Files, name: str, items: int, top: int, pieces: Iterable[Lists], advance: Callable[[int], object]
 ) -> int:
-    """Writes the four arrays of a relation as its lists come; returns how many pairs were kept."""
-    columns = {part: files.column(f"{name}/{part}", DTYPES[part], items + 1, top) for part in NAMES}
+    """Writes the five arrays of a relation as its lists come; returns how many pairs were kept."""
+    shapes = {part: (items + 1,) if part == "total" else (items + 1, top) for part in NAMES}
+    columns = {part: files.column(f"{name}/{part}", DTYPES[part], *shape) for part, shape in shapes.items()}
     for lists in pieces:
         for part, values in zip(NAMES, lists, strict=True):
             columns[part].append(values)

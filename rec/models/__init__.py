@@ -77,7 +77,8 @@ def graph_of(run: Run, dataset: Dataset, trained: str | None = None) -> Graph | 
     if trained not in (None, graph.fingerprint):
         raise DatasetError(
             f"{graph.folder} is {graph.fingerprint[:12]}, but {run.name} was trained with {str(trained)[:12]}; "
-            f"make it again with the --top it had: `kindling graph {dataset.root} --top K`"
+            f"make it again with the --top it had: `kindling graph {dataset.root} --top K`, "
+            "or train again what an older version has trained"
         )
     return graph
 
