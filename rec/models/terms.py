@@ -7,14 +7,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from rec.config.tree import LossWeights
 from rec.data.batch import PADDING, Sequences
 from rec.models.base import Loss
 from rec.nn import losses
 from rec.nn.catalogue import catalogue_cross_entropy
-from rec.nn.tables import Tables
+from rec.nn.tables import Tables, rows_of
 
 NOTHING = -1e9
 """A score whose exponential is 0, and finite, so that no difference of two is not a number."""
@@ -47,7 +46,7 @@ def terms(
     if weights.cross_entropy:
         parts["cross_entropy"] = catalogue_cross_entropy(query_ND, items_CD, target_N, skip=1)
     if weights.need_negatives:
-        target_ND, negative_BKD = F.embedding(target_N, items_CD), F.embedding(batch.negatives_BK, items_CD)
+        target_ND, negative_BKD = rows_of(items_CD, target_N, batch.negatives_BK)
         positive_N = (query_ND * target_ND).sum(1)
         negative_NK = _against(queries_BPD, row_N, place_N, batch.negatives_BK, negative_BKD, target_N)
         log_q_NK = batch.log_q_BK.expand(len(batch.user_B), -1)[row_N]
