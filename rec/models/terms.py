@@ -29,12 +29,13 @@ def terms(
 ) -> dict[str, Tensor]:
     """The unweighted terms, each summed over the positions that have a target; weight 0 leaves a term out.
 
-    All in fp32, where the tables are kept in another type (DeepSpeed's own bf16), too.
+    All in fp32, where the tables are kept in another type (DeepSpeed's own bf16), too; but queries in half precision
+    may go to a fused kernel for the exact cross-entropy (`rec.nn.fused`).
 
     Args:
         weights: which terms there are, and t of gBCE.
         batch: whence negatives and users come.
-        queries_BPD: (B, P, D) fp32 queries.
+        queries_BPD: (B, P, D) queries, in the type of the backbone's products.
         targets_BP: (B, P) item rows; `PADDING` where there is nothing to predict.
         tables: of users and items, for the terms that read them as they are.
         items_CD: (items + 1, D) vectors that are scored, row 0 padding; None for the item table itself.
@@ -46,6 +47,7 @@ def terms(
     if weights.cross_entropy:
         parts["cross_entropy"] = catalogue_cross_entropy(query_ND, items_CD, target_N, skip=1)
     if weights.need_negatives:
+        query_ND, queries_BPD = query_ND.float(), queries_BPD.float()
         target_ND, negative_BKD = rows_of(items_CD, target_N, batch.negatives_BK)
         positive_N = (query_ND * target_ND).sum(1)
         negative_NK = _against(queries_BPD, row_N, place_N, batch.negatives_BK, negative_BKD, target_N)

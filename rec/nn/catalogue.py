@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from rec.nn import fused
+
 TILES = {"cpu": (1024, 1024)}
 """Items x positions whose logits exist at one time: 4 MB, which the caches of two cores hold."""
 LARGE_TILE = (8192, 2048)
@@ -32,16 +34,20 @@ def catalogue_cross_entropy(
 ) -> Tensor:
     """-sum_n w_n log softmax(E q_n)[target_n] over the whole catalogue, exactly, without N x C logits in memory.
 
+    Queries in half precision go to `rec.nn.fused` where it takes them; all else is done here, in the table's type.
+
     Args:
         query_ND: (N, D).
-        table_CD: (C, D), of the same type.
+        table_CD: (C, D).
         target_N: (N) int64 rows of the table.
         weight_N: (N), which no gradient reaches; None weighs every position 1.
         skip: leading rows of the table that are no classes, such as padding: their gradient is 0.
     """
     if weight_N is None:
-        weight_N = query_ND.new_ones(len(query_ND))
-    loss: Tensor = _CatalogueCrossEntropy.apply(query_ND, table_CD, target_N, weight_N, skip)
+        weight_N = table_CD.new_ones(len(query_ND))
+    if fused.takes(query_ND):
+        return fused.fused_cross_entropy(query_ND, table_CD[skip:], target_N - skip, weight_N)
+    loss: Tensor = _CatalogueCrossEntropy.apply(query_ND.to(table_CD.dtype), table_CD, target_N, weight_N, skip)
     return loss
 
 
