@@ -83,7 +83,8 @@ def top_of_graph(run: Run, dataset: Dataset) -> int | None:
 
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides its configuration."""
-    packages = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "numpy", "datasets", "pyarrow")
+    computing = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "cut-cross-entropy")
+    packages = (*computing, "numpy", "datasets", "pyarrow")
     installed = {name: importlib.metadata.version(name) for name in packages if _is_installed(name)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {"python": platform.python_version(), "device": device, **installed}
