@@ -1,7 +1,7 @@
 """Which windows make a step. Integers in, index arrays out; no state: the position in the data is the step."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def order_of_epoch(lengths: IntArray | FloatArray, *, seed: int, epoch: int, glo
     return np.concatenate([order[:begun], generator.permutation(batches).ravel(), order[begun + batches.size :]])
 
 
-def deal(lengths: IntArray, *, micro_batch: int, rank: int, world: int) -> list[IntArray]:
+def deal(lengths: IntArray, *, micro_batch: int, rank: int, world: int) -> Sequence[IntArray]:
     """The micro-batches of one rank: rows of a step of similar length together, so that little is padded.
 
     The rows are sorted by length, cut into micro-batches of equal work, and dealt to the ranks in turn. Which window
