@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, Trainer, TrainerCallback, TrainingArguments
 
+from launch.strategy import asked
 from launch.train import made
 from rec.config.tree import Backbone, Data, LossWeights, Optim, Run, SoftToken, Train
 from rec.data.dataset import Dataset
@@ -68,7 +69,7 @@ class Job:
 
 def run_of(job: Job) -> Run:
     return Run(
-        name="ours",
+        name=f"ours-{os.getpid()}",
         dataset=Path(job.folder) / "dataset",
         out=Path(job.folder),
         model=SoftToken(
@@ -92,9 +93,13 @@ def run_of(job: Job) -> Run:
 class Watched(Report):
     """Takes the time of every step, as the report does of some."""
 
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.folder, steps=run.train.steps, start=0, first=True)
+        self.taken: Taken = []
+
     def advance(self, items: int) -> None:
         super().advance(items)
-        self.taken = [*getattr(self, "taken", []), (time.perf_counter(), time.process_time(), items)]
+        self.taken.append((time.perf_counter(), time.process_time(), items))
 
 
 def ours(job: Job) -> Taken:
@@ -103,9 +108,9 @@ def ours(job: Job) -> Taken:
     dataset, status = Dataset.open(run.dataset), Status(run.folder, steps=run.train.steps, first=True)
     feed = Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks)
     with Stop() as stop, Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
-        engine = build("single", run, ranks)
+        engine = build(asked("single", ranks, run), run, ranks)
         engine.prepare(made(run, dataset, fresh=True), run.optim)
-        report = Watched(run.folder, steps=run.train.steps, start=0, first=True)
+        report = Watched(run)
         train(run, engine, feed, lambda: {run.eval.select: 0.0}, keeper, report, stop, Progress())
     feed.close()
     return report.taken
@@ -128,7 +133,9 @@ class Plain(nn.Module):
         self.backbone = AutoModel.from_config(config)
         self.query = nn.Linear(config.hidden_size, job.width, bias=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, negatives: Tensor
+    ) -> dict[str, Tensor]:
         states = self.backbone(inputs_embeds=self.item_in(self.table(input_ids)), attention_mask=attention_mask)
         query_ND, target_N = self.query(states.last_hidden_state)[labels > 0], labels[labels > 0]
         positive_N = (query_ND * self.table(target_N)).sum(1)
