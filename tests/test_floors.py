@@ -47,6 +47,7 @@ DOORS = {
     "datasets": ("rec/data/raw*",),
     "yaml": ("rec/config/load.py",),
     "safetensors": ("rec/train/pieces.py", "rec/models/saved.py"),
+    "xxhash": ("rec/train/checksum.py",),
     "tqdm": ("rec/report.py", "rec/data/progress.py", "launch/*"),
 }
 """Package -> the only files that may import it."""
