@@ -3,15 +3,12 @@
     python -m benchmarks.checkpoint
     python -m benchmarks.checkpoint --users 500 --items 1000 --interactions 5000 --repeats 3
 
-Prints a line of JSON each for saving and loading. A save here writes parameters and moments and brings them to the disk
-with their checksums; the reference is torch.save of the same tensors into one file, without and with fsync. A load here
-reads everything twice, once for the checksums; the reference is torch.load, and a copy into the same tensors. Each
-repetition does one after the other; given are medians, and in `ratios` the medians of the ratios of a repetition.
+A save here writes parameters and moments and brings them to the disk with their checksums; the reference is torch.save
+of the same tensors into one file, without and with fsync. A load here reads everything twice, once for the checksums;
+the reference is torch.load, and a copy into the same tensors. Each repetition does one after the other.
 """
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +19,7 @@ from statistics import median
 
 import torch
 
+from benchmarks.measure import Seconds, ratio, tell
 from launch.strategy import asked
 from launch.train import made
 from rec.config.tree import Backbone, Data, Run, SoftToken, Train
@@ -42,7 +40,6 @@ SHAPE: dict[str, int | float | str | bool] = {
     "n_positions": 64,
     "vocab_size": 8,
 }
-Seconds = dict[str, list[float]]
 
 
 def main() -> None:
@@ -55,10 +52,14 @@ def main() -> None:
         with Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
             engine = build(asked("single", ranks, run), run, ranks)
             engine.prepare(made(run, dataset, fresh=True), run.optim)
-            megabytes = sum(value.nbytes for value in contents(engine).values()) / 1e6
-            about = {"megabytes": round(megabytes, 1), "cores": os.cpu_count(), **sizes}
-            tell("save", about, saved(keeper, engine, Path(folder) / "plain.pt", sizes["repeats"]), "torch_save")
-            tell("load", about, loaded(keeper, engine, Path(folder) / "plain.pt", sizes["repeats"]), "torch_load")
+            about = f"{sum(values.nbytes for values in contents(engine).values()) / 1e6:,.0f} MB"
+            seconds = saved(keeper, engine, Path(folder) / "plain.pt", sizes["repeats"])
+            compare(seconds, "save", "a save, to the disk with checksums", "torch", "torch.save", 1.3, about)
+            disk = "torch.save and fsync"
+            compare(seconds, "save", "a save, to the disk with checksums", "torch to the disk", disk, 1.3, about)
+            compare(seconds, "waiting", "how long training stops", "torch", "torch.save", 0.333, about)
+            seconds = loaded(keeper, engine, Path(folder) / "plain.pt", sizes["repeats"])
+            compare(seconds, "load", "checksums compared, and a load", "torch", "torch.load", 1.3, about)
 
 
 def with_sizes(parser: argparse.ArgumentParser, repeats: int) -> dict[str, int]:
@@ -92,15 +93,15 @@ def contents(engine: Engine) -> dict[str, torch.Tensor]:
 
 
 def saved(keeper: Keeper, engine: Engine, plain: Path, repeats: int) -> Seconds:
-    seconds: Seconds = {"save": [], "waiting": [], "torch_save": [], "torch_save_fsync": []}
+    seconds: Seconds = {"save": [], "waiting": [], "torch": [], "torch to the disk": []}
     for step in range(1, repeats + 2):  # the first one pays for memory and does not count
         begun = time.perf_counter()
         keeper.save(engine, Progress(step=step), best=False)
         waiting = time.perf_counter() - begun
         keeper.wait()
         took = {"save": time.perf_counter() - begun, "waiting": waiting}
-        took["torch_save"] = timed(lambda: torch.save(contents(engine), plain))
-        took["torch_save_fsync"] = took["torch_save"] + timed(lambda: sync(plain))
+        took["torch"] = timed(lambda: torch.save(contents(engine), plain))
+        took["torch to the disk"] = took["torch"] + timed(lambda: sync(plain))
         note(seconds, took, step)
     return seconds
 
@@ -114,11 +115,9 @@ def loaded(keeper: Keeper, engine: Engine, plain: Path, repeats: int) -> Seconds
             live[key].copy_(values)
 
     live = contents(engine)
-    seconds: Seconds = {"load": [], "verify": [], "torch_load": []}
+    seconds: Seconds = {"load": [], "torch": []}
     for step in range(1, repeats + 2):
-        took = {"verify": timed(newest)}
-        took["load"] = took["verify"] + timed(lambda: keeper.restore(engine))
-        took["torch_load"] = timed(reference)
+        took = {"load": timed(newest) + timed(lambda: keeper.restore(engine)), "torch": timed(reference)}
         note(seconds, took, step)
     return seconds
 
@@ -134,13 +133,12 @@ def note(seconds: Seconds, took: dict[str, float], step: int) -> None:
         seconds[name] += [value] * (step > 1)
 
 
-def tell(what: str, about: dict[str, object], seconds: Seconds, reference: str) -> None:
-    medians = {name: round(median(values), 4) for name, values in seconds.items()}
-    ratios = {
-        name: round(median(one / other for one, other in zip(values, seconds[reference], strict=True)), 2)
-        for name, values in seconds.items()
-    }
-    print(json.dumps({"benchmark": what, **about, "seconds": medians, "ratios": ratios}), flush=True)
+def compare(seconds: Seconds, name: str, case: str, reference: str, against: str, most: float, about: str) -> None:
+    tell(
+        "checkpoint", f"{case}, {about}", unit="s", ours=median(seconds[name]), reference=median(seconds[reference]),
+        against=against, ratio=ratio(seconds, name, reference), at_most=most, packages=("safetensors",),
+        repeats=len(seconds[name]),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

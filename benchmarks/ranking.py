@@ -1,4 +1,4 @@
-"""Ranking of the whole catalogue: the top 100 and the ranks of targets, seen items masked, beside a bare product and FAISS.
+"""Ranking of the whole catalogue: the top 100 and the ranks of targets, beside a bare product and FAISS.
 
     python -m benchmarks.ranking                      # 349,000 items, 2,048 users
     python -m benchmarks.ranking --items 20000 --users 512 --repeats 2
@@ -62,7 +62,8 @@ def main() -> None:
     if faiss is not None:
         tell(
             "full ranking", f"top {K} of {said}", unit="s", ours=middle["top"], reference=middle["faiss"],
-            against="FAISS IndexFlatIP", ratio=ratio(seconds, "top", "faiss"), at_most=1, packages=("faiss-cpu",), **about,
+            against="FAISS IndexFlatIP", ratio=ratio(seconds, "top", "faiss"), at_most=1,
+            packages=("faiss-cpu",), **about,
         )  # fmt: skip
     if device.type == "cpu":
         held = max(peak_memory(listed), peak_memory(ranked))

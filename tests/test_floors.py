@@ -40,12 +40,14 @@ DOORS = {
     "deepspeed": ("rec/train/strategies/zero.py",),
     "torch.distributed": ("rec/ranks.py", "rec/train/strategies/fsdp.py", "launch/launch.py"),
     "mpi4py": ("rec/rendezvous.py",),
+    "cut_cross_entropy": ("rec/nn/fused.py",),
     "psutil": ("launch/strategy.py",),
     "transformers": ("rec/nn/attention.py", "rec/nn/backbone.py", "rec/text/*"),
     "huggingface_hub": ("rec/hub.py", "rec/nn/backbone.py"),
     "datasets": ("rec/data/raw*",),
     "yaml": ("rec/config/load.py",),
     "safetensors": ("rec/train/pieces.py", "rec/models/saved.py"),
+    "xxhash": ("rec/train/checksum.py",),
     "tqdm": ("rec/report.py", "rec/data/progress.py", "launch/*"),
 }
 """Package -> the only files that may import it."""

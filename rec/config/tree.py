@@ -127,7 +127,8 @@ class Data:
     global_batch: int = 128
     """Training windows per optimizer step, over all processes."""
     micro_batch: int = 32
-    """Training windows per forward pass of one process; changes memory and speed, never the result."""
+    """Training windows of one length per forward pass of one process: long ones are fewer, short ones more; changes
+    memory and speed, never the result."""
     max_items: int = 50
     """Items in a training window and in the history of a query; longer histories become several windows."""
     negatives: int = 0

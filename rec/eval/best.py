@@ -23,8 +23,7 @@ class Best:
         """`like` is a tensor of the scores' type and device."""
         self.k = k
         self.edge_B = like.new_full((queries,), NOWHERE)
-        nothing = torch.zeros(0, dtype=torch.int64, device=like.device)
-        self.query_N, self.item_N, self.score_N = nothing, nothing, like.new_zeros(0)
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, items and scores, by item and then as they come
         self.pending = 0
 
     def take(self, start: int, scores: Tensor) -> None:
@@ -34,11 +33,9 @@ class Best:
             query_N, place_N = torch.nonzero(scores >= self.edge_B[:, None], as_tuple=True)
         else:
             query_N, place_N = self._above(scores)
-        found = (query_N, place_N + start, scores[query_N, place_N])
-        kept = (self.query_N, self.item_N, self.score_N)
-        self.query_N, self.item_N, self.score_N = (torch.cat(pair) for pair in zip(kept, found, strict=True))
+        self.found.append((query_N, place_N + start, scores[query_N, place_N]))
         self.pending += len(query_N)
-        if self.pending > self.k * len(self.edge_B):
+        if 2 * self.pending > self.k * len(self.edge_B):
             self._raise()
 
     def lists(self) -> tuple[Tensor, Tensor]:
@@ -62,14 +59,15 @@ class Best:
         _, score_BX = self._side_by_side()
         if score_BX.shape[1] >= self.k:
             self.edge_B = score_BX.topk(self.k, sorted=False).values.amin(1)
-        kept_N = self.score_N >= self.edge_B[self.query_N]
-        self.query_N, self.item_N, self.score_N = self.query_N[kept_N], self.item_N[kept_N], self.score_N[kept_N]
-        self.pending = 0
+        query_N, item_N, score_N = map(torch.cat, zip(*self.found, strict=True))
+        kept_N = score_N >= self.edge_B[query_N]
+        self.found, self.pending = [(query_N[kept_N], item_N[kept_N], score_N[kept_N])], 0
 
     def _side_by_side(self) -> tuple[Tensor, Tensor]:
         """(B, X) items and scores of each query by item, with item 0 at the end."""
-        order_N = self.query_N.argsort(stable=True)  # blocks came by item, and each by query
-        query_N, item_N, score_N = self.query_N[order_N], self.item_N[order_N], self.score_N[order_N]
+        query_N, item_N, score_N = map(torch.cat, zip(*self.found, strict=True))
+        order_N = query_N.argsort(stable=True)  # blocks came by item, and each of them by query
+        query_N, item_N, score_N = query_N[order_N], item_N[order_N], score_N[order_N]
         count_B = torch.bincount(query_N, minlength=len(self.edge_B))
         place_N = torch.arange(len(query_N), device=query_N.device) - (count_B.cumsum(0) - count_B)[query_N]
         shape = (len(count_B), max(self.k, int(count_B.max())) if len(count_B) else self.k)

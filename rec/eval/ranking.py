@@ -83,14 +83,15 @@ def best(scores: Scores, seen_BS: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading, Tensor]:
     """One pass over all columns with the scores of the targets as they are believed to be, and as they are."""
     queries, columns = scores.shape
-    seen, targets = Cells(pool.seen_BS), Cells(pool.targets_BM * pool.reachable_BM)
+    starts = list(range(0, columns, scores.width))
+    seen, targets = Cells(pool.seen_BS, starts), Cells(pool.targets_BM * pool.reachable_BM, starts)
     exact_BM = score_BM.clone()
     target_BM = score_BM.masked_fill(~pool.reachable_BM, NOWHERE).sort(1, descending=True).values
     rows = [torch.nonzero(target_BM[:, m] > NOWHERE).squeeze(1) for m in range(target_BM.shape[1])]
     ahead_BM = torch.zeros_like(pool.targets_BM)
     wrong_B = ahead_BM.new_zeros(queries)
     lists = Best(queries, min(k, columns - 1), score_BM) if k else None
-    for start in range(0, columns, scores.width):
+    for place, start in enumerate(starts):
         block = scores.columns(start, min(start + scores.width, columns))
         if start == 0:
             block[:, 0] = 0  # padding, which may be anything
@@ -98,11 +99,11 @@ def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading
             wrong_B += (~torch.isfinite(block)).sum(1)
         if start == 0:
             block[:, 0] = NOWHERE
-        query_N, _, place_N = seen.between(start, start + block.shape[1])
+        query_N, _, place_N = seen.of(place)
         block[query_N, place_N] = NOWHERE
         if lists is not None:
             lists.take(start, block)
-        query_N, m_N, place_N = targets.between(start, start + block.shape[1])
+        query_N, m_N, place_N = targets.of(place)
         exact_BM[query_N, m_N] = block[query_N, place_N]
         block[query_N, place_N] = NOWHERE
         for m, row_R in enumerate(rows):
@@ -135,15 +136,16 @@ def _among(scores_BC: Tensor, pool: Pool) -> Tensor:
 
 
 class Cells:
-    """Item rows of queries, which are looked up by a range of items."""
+    """Item rows of queries, which are looked up by the block of columns they are in."""
 
-    def __init__(self, items_BX: Tensor) -> None:
-        """`items_BX` is 0 where there is none."""
+    def __init__(self, items_BX: Tensor, starts: list[int]) -> None:
+        """`items_BX` is 0 where there is none; `starts` are the first columns of the blocks."""
         query_N, place_N = torch.nonzero(items_BX, as_tuple=True)
         item_N, order_N = items_BX[query_N, place_N].sort()
-        self.query_N, self.place_N, self.item_N = query_N[order_N], place_N[order_N], item_N
+        self.query_N, self.place_N, self.item_N, self.starts = query_N[order_N], place_N[order_N], item_N, starts
+        self.bounds = [*torch.searchsorted(item_N, item_N.new_tensor(starts)).tolist(), len(item_N)]
 
-    def between(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, place in its row, and item - start of the items start .. stop."""
-        first, last = torch.searchsorted(self.item_N, self.item_N.new_tensor([start, stop])).tolist()
-        return self.query_N[first:last], self.place_N[first:last], self.item_N[first:last] - start
+    def of(self, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, place in its row, and column of the block."""
+        mine = slice(self.bounds[block], self.bounds[block + 1])
+        return self.query_N[mine], self.place_N[mine], self.item_N[mine] - self.starts[block]

@@ -1,4 +1,7 @@
-"""The recommenders, and the one place that knows them all."""
+"""The recommenders, and the one place that knows them all.
+
+Each is imported when it is built: those with a language model bring Transformers along, which takes seconds.
+"""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -15,12 +18,6 @@ from rec.data.views import NextItems, View
 from rec.errors import ConfigError, DatasetError
 from rec.graph.graph import Graph
 from rec.models.base import Recommender
-from rec.models.graph_llm import GraphLlm, tokenizer
-from rec.models.lightgcn import LightGcn
-from rec.models.sasrec import Sasrec
-from rec.models.soft_token import SoftToken
-from rec.text.corpus import require_field
-from rec.text.view import TextView
 
 
 def build(
@@ -50,13 +47,21 @@ def build(
     model: Recommender
     match config:
         case GraphLlmConfig():
+            from rec.models.graph_llm import GraphLlm
+
             model = GraphLlm(config, users=users, items=items, graph=graph, saved=saved, weights=weights)
         case LightGcnConfig():
+            from rec.models.lightgcn import LightGcn
+
             assert graph is not None
             model = LightGcn(config, graph)
         case SasrecConfig():
+            from rec.models.sasrec import Sasrec
+
             model = Sasrec(config, items=items)
         case SoftTokenConfig():
+            from rec.models.soft_token import SoftToken
+
             model = SoftToken(config, users=users, items=items, graph=graph, saved=saved, weights=weights)
     _freeze(model, config.freeze)
     return model
@@ -91,6 +96,8 @@ def require_readable(run: Run, dataset: Dataset) -> None:
     graph_of(run, dataset)
     match run.model:
         case GraphLlmConfig():
+            from rec.text.corpus import require_field
+
             for name, template in run.model.trained_on.items():
                 require_field(dataset, name, template)
         case SoftTokenConfig() if run.model.item_init is not None:
@@ -100,6 +107,9 @@ def require_readable(run: Run, dataset: Dataset) -> None:
 def view(run: Run, dataset: Dataset) -> View[Any]:
     """What the run's recommender sees of the dataset in training."""
     if isinstance(run.model, GraphLlmConfig):
+        from rec.models.graph_llm import tokenizer
+        from rec.text.view import TextView
+
         return TextView(dataset, run.data, run.model, tokenizer(run.model), seed=run.seed)
     return NextItems(dataset, run.data, predict_first=run.model.predict_first, seed=run.seed)
 

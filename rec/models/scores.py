@@ -34,7 +34,7 @@ class Scores(ABC):
 
     @abstractmethod
     def columns(self, start: int, stop: int) -> Tensor:
-        """(B, stop - start) of them, the caller's own to write to."""
+        """(B, stop - start) of them, the caller's own to write to until the next ones are asked for."""
 
     @abstractmethod
     def at(self, rows_BX: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ class Scores(ABC):
         A product may still round a cell in another way where it stands elsewhere: who compares has to look.
         """
 
+    @abstractmethod
     def dense(self) -> Tensor:
         """(B, C) all of them."""
-        return self.columns(0, self.shape[1])
 
     @property
     def width(self) -> int:
@@ -66,6 +66,9 @@ class Table(Scores):
 
     def at(self, rows_BX: Tensor) -> Tensor:
         return self.scores_BC.gather(1, rows_BX)
+
+    def dense(self) -> Tensor:
+        return self.scores_BC
 
 
 class Added(NamedTuple):
@@ -112,8 +115,14 @@ class Product(Scores):
     def added(self) -> Added | None:
         return None if self._added is None else self._added()
 
+    @cached_property
+    def memory(self) -> Tensor:
+        """For the columns that are read at a time: memory that was just written to is near."""
+        return self.query_BD.new_empty(self.shape[0] * min(self.width, self.shape[1]))
+
     def columns(self, start: int, stop: int) -> Tensor:
-        scores = self.query_BD @ self.items_CD[start:stop].t()
+        scores = self.memory[: self.shape[0] * (stop - start)].view(-1, stop - start)
+        torch.mm(self.query_BD, self.items_CD[start:stop].t(), out=scores)
         return scores if self.added is None else self.added.between(start, stop).to(scores)
 
     def at(self, rows_BX: Tensor) -> Tensor:
@@ -124,3 +133,7 @@ class Product(Scores):
         if self.added is not None:
             self.added.of(once_N).to(scores_BN)
         return scores_BN.gather(1, place_BX)
+
+    def dense(self) -> Tensor:
+        scores_BC = self.query_BD @ self.items_CD.t()
+        return scores_BC if self.added is None else self.added.to(scores_BC)

@@ -1,6 +1,7 @@
 """Cross-entropy over a whole catalogue, exactly, in tiles of logits that stay in a processor's cache.
 
-N positions, C items, D width. In base 2, in which processors take powers faster than in base e, with w_n the weights:
+N positions, C items, D width; c and n, those of a tile. In base 2, in which powers are faster than in base e, and
+with weights w_n:
 
     l_nc = log2(e) q_n . e_c          Z_n = log2 sum_c 2^l_nc          p_nc = 2^(l_nc - Z_n)
     loss = sum_n w_n (ln(2) Z_n - q_n . e_target(n))
@@ -20,10 +21,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from rec.nn import fused
+
 TILES = {"cpu": (1024, 1024)}
 """Items x positions whose logits exist at one time: 4 MB, which the caches of two cores hold."""
-LARGE_TILE = (4096, 16384)
-"""On other devices, where starting an operation takes as long as a billion multiplications: 256 MB."""
+LARGE_TILE = (8192, 2048)
+"""On other devices, where starting an operation takes as long as a billion multiplications: 64 MB."""
 
 
 def catalogue_cross_entropy(
@@ -31,16 +34,20 @@ def catalogue_cross_entropy(
 ) -> Tensor:
     """-sum_n w_n log softmax(E q_n)[target_n] over the whole catalogue, exactly, without N x C logits in memory.
 
+    Queries in half precision go to `rec.nn.fused` where it takes them; all else is done here, in the table's type.
+
     Args:
         query_ND: (N, D).
-        table_CD: (C, D), of the same type.
+        table_CD: (C, D).
         target_N: (N) int64 rows of the table.
         weight_N: (N), which no gradient reaches; None weighs every position 1.
         skip: leading rows of the table that are no classes, such as padding: their gradient is 0.
     """
     if weight_N is None:
-        weight_N = query_ND.new_ones(len(query_ND))
-    loss: Tensor = _CatalogueCrossEntropy.apply(query_ND, table_CD, target_N, weight_N, skip)
+        weight_N = table_CD.new_ones(len(query_ND))
+    if fused.takes(query_ND):
+        return fused.fused_cross_entropy(query_ND, table_CD[skip:], target_N - skip, weight_N)
+    loss: Tensor = _CatalogueCrossEntropy.apply(query_ND.to(table_CD.dtype), table_CD, target_N, weight_N, skip)
     return loss
 
 
@@ -49,7 +56,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query_ND: Tensor, table_CD: Tensor, target_N: Tensor, weight_N: Tensor, skip: int) -> Tensor:
-        total_N = log2_partition(query_ND, table_CD[skip:])
+        total_N = log2_partition(query_ND, table_CD[skip:], tile(table_CD))
         ctx.save_for_backward(query_ND, table_CD, target_N, weight_N, total_N)
         ctx.skip = skip
         own_N = (query_ND * F.embedding(target_N, table_CD)).sum(1)
@@ -64,7 +71,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         mean_ND = torch.zeros_like(query_ND) if ctx.needs_input_grad[0] else None
         grad_CD = torch.empty_like(table_CD) if ctx.needs_input_grad[1] else None
         scored_CD = None if grad_CD is None else grad_CD[ctx.skip :]
-        expect(query_ND, table_CD[ctx.skip :], total_N, weighted_ND, mean_ND, scored_CD)
+        expect(query_ND, table_CD[ctx.skip :], total_N, weighted_ND, tile(table_CD), mean_ND, scored_CD)
         if mean_ND is not None:
             mean_ND.sub_(F.embedding(target_N, table_CD)).mul_(weight_N1)
         if grad_CD is not None:
@@ -73,26 +80,43 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         return mean_ND, grad_CD, None, None, None
 
 
-def log2_partition(query_ND: Tensor, table_CD: Tensor) -> Tensor:
+def tile(like: Tensor) -> Tensor:
+    """Memory for the logits of one tile, however many positions there are: what it takes does not grow with them."""
+    height, width = TILES.get(like.device.type, LARGE_TILE)
+    return like.new_empty(height * width)
+
+
+# Operations of their own, so that a plan can rehearse them on tensors without data, however many tiles there are.
+
+
+@torch.library.custom_op("kindling::log2_partition", mutates_args=("logits",))
+def log2_partition(query_ND: Tensor, table_CD: Tensor, logits: Tensor) -> Tensor:
     """Z, (N): one pass with a running maximum, so that scores of any size neither overflow nor vanish."""
     scaled_ND = query_ND * math.log2(math.e)
     top_N = query_ND.new_full((len(query_ND),), -torch.inf)
     rest_N = torch.zeros_like(top_N)
-    for items, places, logits in _tiles(table_CD, scaled_ND):
-        torch.mm(table_CD[items], scaled_ND[places].t(), out=logits)
+    for items, places, logits_cn in tiles(table_CD, scaled_ND, logits):
+        torch.mm(table_CD[items], scaled_ND[places].t(), out=logits_cn)
         before_n, rest_n = top_N[places], rest_N[places]
-        top_n = torch.maximum(before_n, logits.amax(0))
-        powers = logits.sub_(top_n).exp2_()
-        rest_n.mul_((before_n - top_n).exp2_()).add_(powers.sum(0))
+        top_n = torch.maximum(before_n, logits_cn.amax(0))
+        powers_cn = logits_cn.sub_(top_n).exp2_()
+        rest_n.mul_((before_n - top_n).exp2_()).add_(powers_cn.sum(0))
         before_n.copy_(top_n)
     return top_N + rest_N.log2()
 
 
+@log2_partition.register_fake
+def _(query_ND: Tensor, table_CD: Tensor, logits: Tensor) -> Tensor:
+    return query_ND.new_empty(len(query_ND))
+
+
+@torch.library.custom_op("kindling::expect", mutates_args=("logits", "mean_ND", "grad_CD"))
 def expect(
     query_ND: Tensor,
     table_CD: Tensor,
     total_N: Tensor,
     weighted_ND: Tensor,
+    logits: Tensor,
     mean_ND: Tensor | None,
     grad_CD: Tensor | None,
 ) -> None:
@@ -100,25 +124,28 @@ def expect(
     scaled_ND = query_ND * math.log2(math.e)
     if grad_CD is not None and not len(query_ND):
         grad_CD.zero_()
-    for items, places, logits in _tiles(table_CD, scaled_ND):
+    for items, places, logits_cn in tiles(table_CD, scaled_ND, logits):
         # the product begins with -Z: no pass of its own subtracts it
-        torch.addmm(-total_N[places], table_CD[items], scaled_ND[places].t(), out=logits)
-        share = logits.exp2_()
+        torch.addmm(-total_N[places], table_CD[items], scaled_ND[places].t(), out=logits_cn)
+        share_cn = logits_cn.exp2_()
         if mean_ND is not None:
-            mean_ND[places].addmm_(share.t(), table_CD[items])
+            mean_ND[places].addmm_(share_cn.t(), table_CD[items])
         if grad_CD is not None:
             # what is there before the first positions is no number yet, and times 0 it is not read
-            grad_CD[items].addmm_(share, weighted_ND[places], beta=0 if places.start == 0 else 1)
+            grad_CD[items].addmm_(share_cn, weighted_ND[places], beta=0 if places.start == 0 else 1)
 
 
-def _tiles(table_CD: Tensor, query_ND: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """All positions for some items, then for the next ones: rows of both, and the place in memory for their logits."""
+@expect.register_fake
+def _(*_: Any) -> None:
+    return None
+
+
+def tiles(table_CD: Tensor, query_ND: Tensor, logits: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """All positions for some items, then for the next ones: rows of both, and `logits` in their shape, (c, n)."""
     height, width = TILES.get(query_ND.device.type, LARGE_TILE)
-    height, width = min(height, len(table_CD)), min(width, len(query_ND))
-    memory = query_ND.new_empty(height * width)
-    for first in range(0, len(table_CD), height or 1):
+    for first in range(0, len(table_CD), height):
         items = slice(first, min(first + height, len(table_CD)))
-        for place in range(0, len(query_ND), width or 1):
+        for place in range(0, len(query_ND), width):
             places = slice(place, min(place + width, len(query_ND)))
             rows, columns = items.stop - first, places.stop - place
-            yield items, places, memory[: rows * columns].view(rows, columns)
+            yield items, places, logits[: rows * columns].view(rows, columns)

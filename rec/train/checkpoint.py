@@ -3,7 +3,7 @@
 checkpoints/step-00000500/
   rank-00000-of-00002.safetensors ...     what each rank wrote (rec.train.pieces)
   state.json                              step, best metric, identity, configuration
-  COMMITTED                               size and SHA-256 of each file; written last
+  COMMITTED                               size and checksum of each file; written last
 checkpoints/latest, checkpoints/best      names of the newest and of the best checkpoint
 """
 
@@ -12,21 +12,15 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from rec.errors import CheckpointError
 from rec.files import replace_text, sync
 from rec.ranks import Ranks
+from rec.train.checksum import Facts
 
 MARKER = "COMMITTED"
 ALONE = Ranks()
-
-
-class Facts(TypedDict):
-    """What a file must be to be whole."""
-
-    size: int
-    sha256: str
 
 
 class Checkpoints:
@@ -58,7 +52,7 @@ class Checkpoints:
         folder = self.folder(step)
         beside = folder.with_suffix(".tmp")
         for name, facts in files.items():
-            if not (beside / name).is_file() or (beside / name).stat().st_size != facts["size"]:
+            if not (beside / name).is_file() or (beside / name).stat().st_size != facts.size:
                 raise CheckpointError(
                     f"{beside / name} was written by another rank but is not to be seen here; "
                     "the run folder must lie on a disk that all nodes share: set out=..."
@@ -157,12 +151,6 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def facts_of(path: Path) -> Facts:
-    """Brings a file to the disk, and says what it is there."""
-    sync(path)
-    return {"size": path.stat().st_size, "sha256": _digest(path)}
-
-
 def damage(folder: Path, rank: int = 0, world: int = 1) -> str | None:
     """What is wrong with a checkpoint, or None; with several ranks, with this one's share of its files."""
     marker = folder / MARKER
@@ -187,28 +175,28 @@ def damage(folder: Path, rank: int = 0, world: int = 1) -> str | None:
 def _fault(path: Path, expected: Facts) -> str | None:
     if not path.is_file():
         return "is missing"
-    if path.stat().st_size != expected["size"]:
-        return f"has {path.stat().st_size} bytes instead of {expected['size']}"
-    return "has another checksum" if _digest(path) != expected["sha256"] else None
+    if path.stat().st_size != expected.size:
+        return f"has {path.stat().st_size} bytes instead of {expected.size}"
+    return "has another checksum" if Facts.of(path, expected.kind) != expected else None
 
 
 def _read(marker: Path) -> dict[str, Facts] | None:
     """What a marker says of each file; None unless it is to the letter what a commit writes."""
     try:
         text = marker.read_text(encoding="utf-8")
-        files = {name: Facts(size=facts["size"], sha256=facts["sha256"]) for name, facts in json.loads(text).items()}
+        files = {name: Facts.read(facts) for name, facts in json.loads(text).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return files if text == _marked(files) else None
 
 
 def _marked(files: Mapping[str, Facts]) -> str:
-    return json.dumps(files, indent=1)
+    return json.dumps({name: facts.written() for name, facts in files.items()}, indent=1)
 
 
 def digest_of(folder: Path) -> str:
     """SHA-256 of a committed checkpoint: of what its marker says of all its files."""
-    return _digest(folder / MARKER)
+    return hashlib.sha256((folder / MARKER).read_bytes()).hexdigest()
 
 
 def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path, graph: str = "") -> None:
@@ -233,8 +221,3 @@ def _shown(key: str, identity: Mapping[str, Any]) -> str:
     """A value, of a fingerprint as much as other sentences show of it."""
     value = identity.get(key)
     return value[:12] if key.endswith("fingerprint") and isinstance(value, str) else repr(value)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,6 @@ from rec.config.load import flatten, to_values
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.models import graph_of
-from rec.nn import backbone
 
 FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
 """What may differ on resume among the groups that make a run's identity: it changes speed, not the curve.
@@ -66,7 +65,11 @@ def _shown(key: str, values: Mapping[str, Any]) -> str:
 def _language_model(run: Run) -> dict[str, Any]:
     """What is said where the backbone comes from; not what this version of Transformers makes of it."""
     wanted = getattr(run.model, "backbone", None)
-    values = {} if wanted is None else flatten(backbone.values_at_source(wanted))
+    if wanted is None:
+        return {}
+    from rec.nn import backbone  # and Transformers with it, which other recommenders start without
+
+    values = flatten(backbone.values_at_source(wanted))
     return {f"the backbone's {key}": value for key, value in values.items()}
 
 
@@ -83,7 +86,8 @@ def top_of_graph(run: Run, dataset: Dataset) -> int | None:
 
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides its configuration."""
-    packages = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "numpy", "datasets", "pyarrow")
+    computing = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "cut-cross-entropy")
+    packages = (*computing, "numpy", "datasets", "pyarrow")
     installed = {name: importlib.metadata.version(name) for name in packages if _is_installed(name)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {"python": platform.python_version(), "device": device, **installed}

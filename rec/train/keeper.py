@@ -17,7 +17,8 @@ from rec.models.saved import publish, published_digest
 from rec.ranks import Ranks, beside
 from rec.train import random
 from rec.train.background import Background
-from rec.train.checkpoint import Checkpoints, Facts, damage, digest_of, facts_of, require_same
+from rec.train.checkpoint import Checkpoints, damage, digest_of, require_same
+from rec.train.checksum import Facts, facts_of
 from rec.train.identity import changes, identity, top_of_graph, versions
 from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
@@ -131,7 +132,7 @@ class Keeper:
         name = file_of(self.ranks.rank, self.ranks.world)
         try:
             folder = self.aside.first_only(lambda: self._begin_save(progress.step, state))
-            mine = self.aside.together(lambda: self._write(folder / name, part, numbers))
+            mine = self.aside.together(lambda: write(folder / name, part, numbers))
             files = {name: facts for some in self.aside.gather({name: mine}) for name, facts in some.items()}
             self.aside.first_only(lambda: self._finish_save(progress.step, files, best))
         except Exception as error:  # on all ranks, since each of the above ends alike on all
@@ -151,10 +152,6 @@ class Keeper:
         folder = self.checkpoints.begin(step)
         (folder / "state.json").write_text(json.dumps(state, indent=1))
         return folder
-
-    def _write(self, file: Path, part: Part, numbers: dict[str, Any]) -> Facts:
-        write(file, part, numbers)
-        return facts_of(file)
 
     def _finish_save(self, step: int, files: dict[str, Facts], best: bool) -> None:
         state = self.checkpoints.folder(step).with_suffix(".tmp") / "state.json"

@@ -1,11 +1,13 @@
 """Which windows make which step, and which of them are whose: pure functions."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec.data.order import SPREAD, deal, order_of_epoch, places_of_step
+from rec.data.order import SPREAD, deal, even_sizes, order_of_epoch, places_of_step
 
 
 def _numbers(step: int, *, seed: int = 1, windows: int = 10, global_batch: int = 4) -> list[tuple[int, int]]:
@@ -60,10 +62,31 @@ class TestOrder:
         size = world * micro_batch * count
         lengths = np.random.default_rng(seed).integers(0, 9, size)
         dealt = [deal(lengths, micro_batch=micro_batch, rank=rank, world=world) for rank in range(world)]
-        assert all(len(mine) == count and all(len(rows) == micro_batch for rows in mine) for mine in dealt)
+        assert all(len(mine) == count and all(len(rows) for rows in mine) for mine in dealt)
         assert sorted(int(row) for mine in dealt for rows in mine for row in rows) == list(range(size))
+        most = max(len(rows) * max(1, lengths[rows].max()) for mine in dealt for rows in mine)
+        assert most <= micro_batch * max(1, lengths.max())  # what a plan of memory counts with
 
-    def test_windows_of_like_length_go_together(self):
+    @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 8))
+    def test_no_other_cut_of_a_step_has_a_smaller_largest_micro_batch(self, lengths: list[int], pieces: int):
+        """Against all cuts of the sorted windows."""
+        pieces, falling = min(pieces, len(lengths)), sorted(lengths, reverse=True)
+
+        def largest(sizes: list[int]) -> int:
+            starts = [sum(sizes[:place]) for place in range(len(sizes))]
+            return max(size * max(1, falling[start]) for size, start in zip(sizes, starts, strict=True))
+
+        inner = itertools.combinations(range(1, len(falling)), pieces - 1)
+        cuts = [np.diff([0, *places, len(falling)]).tolist() for places in inner]
+        sizes = even_sizes(np.array(falling), pieces)
+        assert sizes in cuts
+        assert largest(sizes) == min(map(largest, cuts))
+
+    def test_windows_of_one_length_are_cut_into_equal_micro_batches(self):
+        assert even_sizes(np.full(12, 50), 3) == [4, 4, 4]
+        assert even_sizes(np.array([50] * 4 + [10] * 20 + [5] * 40), 3) == [4, 20, 40]
+
+    def test_windows_of_like_length_go_together_and_no_batch_has_all_the_work(self):
         lengths = np.array([5, 1, 9, 2, 9, 1, 5, 2])
         batches = [rows for rank in (0, 1) for rows in deal(lengths, micro_batch=2, rank=rank, world=2)]
-        assert sorted(lengths[rows].tolist() for rows in batches) == [[1, 1], [2, 2], [5, 5], [9, 9]]
+        assert sorted(lengths[rows].tolist() for rows in batches) == [[2, 2, 1, 1], [5, 5], [9], [9]]

@@ -95,7 +95,13 @@ def test_in_fp32_the_gradients_are_exact_to_1e_5():
         assert (gradient - reference).norm() < 1e-5 * reference.norm()
 
 
-def test_no_more_than_a_tile_is_held_besides_the_gradients(monkeypatch: pytest.MonkeyPatch):
+def test_tiles_cover_every_pair_once_in_memory_that_does_not_grow(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(catalogue.TILES, "cpu", (8, 4))
-    sizes = [logits.untyped_storage().nbytes() for *_, logits in catalogue._tiles(torch.zeros(C, D), torch.zeros(N, D))]
-    assert sizes == [4 * 8 * 4] * 6  # 3 blocks of items, 2 of positions
+    pairs, table = torch.zeros(C, N), torch.zeros(C, D)
+    memory = catalogue.tile(table)
+    for items, places, logits in catalogue.tiles(table, torch.zeros(N, D), memory):
+        pairs[items, places] += 1
+        assert logits.shape == pairs[items, places].shape
+        assert logits.data_ptr() == memory.data_ptr()
+    assert (pairs == 1).all()
+    assert memory.numel() == 8 * 4

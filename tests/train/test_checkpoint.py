@@ -1,5 +1,7 @@
 """What survives a torn save, a full disk and a flipped bit."""
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from rec.errors import CheckpointError
-from rec.train.checkpoint import MARKER, Checkpoints, damage, facts_of, require_same
+from rec.train.checkpoint import MARKER, Checkpoints, damage, require_same
+from rec.train.checksum import Facts, facts_of
 
 
 def _fill(folder: Path) -> None:
@@ -228,3 +231,14 @@ def test_steps_beyond_eight_digits_are_in_order(tmp_path: Path):
     for step in (99_999_999, 100_000_000):
         _save(checkpoints, step)
     assert checkpoints.newest(pytest.fail) == tmp_path / "step-100000000"
+
+
+def test_a_checkpoint_of_before_is_read_by_the_checksums_it_has(checkpoints: Checkpoints):
+    folder = checkpoints.folder(30)
+    files = {path.name: Facts.of(path, "sha256") for path in folder.iterdir() if path.name != MARKER}
+    digest = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()
+    assert files["state.json"].written() == {"size": 16, "sha256": digest}
+    (folder / MARKER).write_text(json.dumps({name: facts.written() for name, facts in files.items()}, indent=1))
+    assert damage(folder) is None
+    _flip(folder)
+    assert damage(folder) == "model.safetensors has another checksum"

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rec.errors import CheckpointError
 from rec.ranks import Ranks
-from rec.train.pieces import Part, Parts, Piece, copy, file_of, share, write
+from rec.train.checksum import Facts
+from rec.train.pieces import TYPES, Part, Parts, Piece, copy, file_of, share, write
 from rec.train.strategies.engine import replicated
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -144,3 +147,15 @@ class TestWhatIsWrong:
 def test_a_disk_that_refuses_is_an_error_of_the_system(tmp_path: Path):
     with pytest.raises(OSError, match="No such file"):
         write(tmp_path / "nowhere" / "f", Part({"t": torch.zeros(1)}, {"t": {"start": 0, "shape": [1]}}), {})
+
+
+def test_what_was_summed_while_it_was_written_is_what_is_on_the_disk(tmp_path: Path):
+    tensors = {str(dtype): tensor_of((400_001,), dtype) for dtype in TYPES} | {"none": torch.zeros(0)}
+    places = {key: {"start": 0, "shape": list(tensor.shape)} for key, tensor in tensors.items()}
+    path = tmp_path / file_of(0, 1)
+    facts = write(path, Part(tensors, places), {"seed": 1})
+    assert facts == Facts.of(path)
+    assert facts.checksum == xxhash.xxh3_128(path.read_bytes()).hexdigest()
+    found = load_file(path)  # in the library's own words
+    assert found.keys() == tensors.keys()
+    assert all(found[key].dtype == tensor.dtype and torch.equal(found[key], tensor) for key, tensor in tensors.items())
