@@ -19,9 +19,9 @@ from benchmarks.measure import say
 from benchmarks.page import LINES, write
 
 ROOT = Path(__file__).parents[1]
-ALL: tuple[str, ...] = ()
+ALL: tuple[str, ...] = ("head",)
 """Benchmarks that print comparisons, in the order of the table; each is a module of this folder."""
-QUICK: dict[str, list[str]] = {}
+QUICK: dict[str, list[str]] = {"head": ["--items", "12000", "--repeats", "1"]}
 """Benchmark -> the sizes with which it is done in seconds."""
 
 
