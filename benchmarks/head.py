@@ -199,10 +199,13 @@ def windows(count: int, items: int, rows: int, negatives: int) -> Sequences:
 
 
 def beyond_gradients(case: Callable[[], object], given: tuple[Tensor, Tensor, Tensor]) -> float:
-    """Megabytes that a case holds besides the gradients that it makes; the first run, which loads code, is left out."""
+    """Megabytes that a case holds besides the gradients that it makes: at least 1, below which an allocator is noise.
+
+    The first run, which loads code, is left out.
+    """
     case()
     gc.collect()
-    return peak_memory(case) - sum(one.numel() * one.element_size() for one in given[:2]) / 2**20
+    return max(peak_memory(case) - sum(one.numel() * one.element_size() for one in given[:2]) / 2**20, 1.0)
 
 
 def compare(row: str, case: str, taken: Seconds, against: str, at_most: float, about: dict[str, float | str]) -> None:

@@ -46,3 +46,15 @@ def test_the_benchmarks_run_small(name: str, lines: list[str]) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", *SIZES]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert [json.loads(line)["benchmark"] for line in done.stdout.splitlines()] == lines, done.stderr
+
+
+def test_the_benchmark_of_the_head_runs_small() -> None:
+    sizes = ["--items", "300", "--windows", "2", "--dim", "8", "--negatives", "9", "--repeats", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.head", *sizes], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["row"] for line in lines] == ["exact softmax"] * 4 + ["exact softmax, growth"] * 3 + [
+        "sampled softmax"
+    ] * 2, done.stderr
+    assert lines[0]["holds"], "the gradient is not exact"
