@@ -24,6 +24,7 @@ MODELS = {
     "gnn": "soft tokens + GNN",
     "following": "soft tokens + following",
     "all": "soft tokens + learned bias + GNN + following",
+    "deeper": "soft tokens of 2 layers + following",
     "sasrec": "SASRec",
     "lightgcn": "LightGCN",
 }

@@ -28,11 +28,16 @@ SOFT = {
     "paper": ("gnn", "following"),
     "plain": PARTS,
     "ids": PARTS,
+    "deeper": ("relations", "gnn"),
 }
 """Variant of the soft-token recommender -> the parts of configs/study/SET.yaml, which has all, that it does without."""
-MORE = {"paper": ["model.relations={kind: paper}"], "ids": ["model.item_init=null"]}
+MORE = {
+    "paper": ["model.relations={kind: paper}"],
+    "ids": ["model.item_init=null"],
+    "deeper": ["model.backbone.config.num_hidden_layers=2", "optim.lr=2.0e-3"],
+}
 """What else a variant changes."""
-VARIANTS = ("plain", "following", "learned", "paper", "gnn", "all", "ids", "sasrec", "lightgcn")
+VARIANTS = ("plain", "following", "learned", "paper", "gnn", "all", "ids", "deeper", "sasrec", "lightgcn")
 """All, in an order in which `following` finds the runs of `plain`."""
 ORDINARY = ("sasrec", "lightgcn")
 """Models with a configuration of their own, configs/study/SET-NAME.yaml."""
