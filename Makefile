@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 RAW := data/ml-100k
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test slurm launchers lint types fmt bench bench-quick reliability clean
+.PHONY: setup demo test slurm launchers lint types fmt peers bench bench-quick reliability clean
 
 setup: $(INSTALLED)
 
@@ -74,8 +74,16 @@ fmt: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What we are compared with and cannot live beside.
+peers: .venv-peers/installed
+
+.venv-peers/installed: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt
+	touch $@
+
 # Every row of docs/benchmarks.md: more than an hour.
-bench: $(INSTALLED)
+bench: $(INSTALLED) peers
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.resume
 
@@ -88,4 +96,4 @@ reliability: $(INSTALLED)
 	$(BIN)/python -m benchmarks.reliability
 
 clean:
-	rm -rf .venv data models runs
+	rm -rf .venv .venv-peers data models runs

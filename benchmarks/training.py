@@ -52,6 +52,8 @@ SHOWN = {"beauty": "lengths of Beauty", "full": "nothing to pad"}
 
 def main() -> None:
     given = arguments()
+    if "rectools" in given.peers and not PEERS.exists():
+        raise SystemExit("RecTools has an environment of its own, which is not there: run `make peers`")
     torch.set_num_threads(given.threads)
     for log in given.logs:
         with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +64,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = {"users": 22_363, "items": 12_101, "width": 256, "layers": 4, "heads": 4, "negatives": 256}
-    sizes |= {"batch": 128, "micro-batch": 16, "steps": 12, "warm": 3, "repeats": 3, "places": 50}
+    sizes |= {"batch": 128, "micro-batch": 32, "steps": 12, "warm": 3, "repeats": 3, "places": 50}
     for name, size in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

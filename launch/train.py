@@ -132,6 +132,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
     from rec.models import view
     from rec.train.keeper import Keeper
     from rec.train.loop import train
+    from rec.train.profile import profiling
 
     ranks = engine.ranks
     heed = partial(give_up_if, lambda: stop.asked, ranks, engine.device)
@@ -163,7 +164,11 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
                 device=engine.device,
                 asked=lambda: stop.asked or keeper.failed,
             )
-            finished = train(run, engine, feed, validate, keeper, report, stop, progress)
+            steps, first = run.train.profile, ranks.first
+            with profiling(run.folder / "profile", steps, progress.step, first=first) as profiler:
+                finished = train(run, engine, feed, validate, keeper, report, stop, progress, profiler)
+            if profiler is not None and profiler.written:
+                report.say(f"where the time of a step went: {run.folder / 'profile' / 'page.md'}")
             ranks.first_only(report.require_written)
     best = "not evaluated"
     if progress.best is not None:

@@ -58,3 +58,22 @@ def test_the_benchmark_of_the_head_runs_small() -> None:
         "sampled softmax"
     ] * 2, done.stderr
     assert lines[0]["holds"], "the gradient is not exact"
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_training_runs_small():
+    sizes = {"width": 16, "layers": 1, "heads": 2, "users": 400, "items": 100, "negatives": 8, "steps": 2, "warm": 1}
+    words = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    command = [sys.executable, "-m", "benchmarks.training", *words, "--repeats", "1", "--peers", "trainer"]
+    done = subprocess.run([*command, "--logs", "full"], cwd=REPOSITORY, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["row"] for line in found] == ["training", "share of the products"], done.stderr
+    assert all(0 < line["ratio"] < 100 for line in found)
+
+
+def test_nearly_all_positions_of_a_step_are_real():
+    command = [sys.executable, "-m", "benchmarks.padding", "--users", "3000"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 4, done.stderr
+    assert all(line["holds"] for line in found)

@@ -30,6 +30,16 @@ class Backbone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedRelations:
+    """A number learned for every kind of relation and every attention head, added to attention."""
+
+    kind: Literal["learned"] = "learned"
+    """Chooses these relations."""
+    per_layer: bool = False
+    """Whether each layer learns numbers of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaperRelations:
     """A constant added to attention for every count of hops between two nodes of the train graph (arXiv 2402.09617)."""
 

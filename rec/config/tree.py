@@ -14,19 +14,10 @@ from rec.config.ordinary import LightGcnPart as LightGcnPart
 from rec.config.ordinary import Sasrec as Sasrec
 from rec.config.ordinary import require_some_items
 from rec.config.parts import Backbone as Backbone
+from rec.config.parts import LearnedRelations as LearnedRelations
 from rec.config.parts import LossWeights as LossWeights
 from rec.config.parts import PaperRelations as PaperRelations
 from rec.config.parts import require
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnedRelations:
-    """A number learned for every kind of relation and every attention head, added to attention."""
-
-    kind: Literal["learned"] = "learned"
-    """Chooses these relations."""
-    per_layer: bool = False
-    """Whether each layer learns numbers of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +211,8 @@ class Train:
     """Checkpoints of steps that this divides are never removed; 0 keeps none for that."""
     log_every: int = 10
     """Optimizer steps between lines of metrics.jsonl."""
+    profile: int = 0
+    """Optimizer steps, after three, whose time is taken apart in RUN/profile; 0 profiles none."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
     """Where measurements go besides metrics.jsonl, which is always written."""
     resume: Literal["auto", "never"] = "auto"
@@ -236,7 +229,7 @@ class Train:
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "keep", "log_every", "hang_after", "grace", "skip_limit"):
             require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}; choose a positive number")
-        for name in ("rollbacks", "keep_every"):
+        for name in ("rollbacks", "keep_every", "profile"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; choose 0 or more")
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rec.config.tree import SoftToken as Config
 from rec.data.batch import PADDING, Queries, Sequences
@@ -37,7 +36,7 @@ from rec.models.scores import Product
 from rec.models.terms import terms, weighted
 from rec.nn import backbone
 from rec.nn.dropout import Keys, keep
-from rec.nn.tables import Heads, Tables
+from rec.nn.tables import Heads, Tables, rows_of
 
 USER_SALT = -1
 """Marks the random numbers that decide which windows hide their user."""
@@ -112,14 +111,18 @@ class SoftToken(Recommender):
             return self.tables.item.weight
         return self.tables.item.weight + self.gnn.gate * nodes_CD
 
-    def queries(self, batch: Sequences | Queries, items_CD: Tensor | None = None) -> Tensor:
+    def queries(
+        self, batch: Sequences | Queries, items_CD: Tensor | None = None, inputs_BTD: Tensor | None = None
+    ) -> Tensor:
         """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token.
 
-        `items_CD` are the vectors of `items`; None takes the item table as it is.
+        `items_CD` are the vectors of `items`; None takes the item table as it is. `inputs_BTD` are those of the batch's
+        items, where they are looked up already.
         """
-        items_BT = batch.history_BT if isinstance(batch, Queries) else batch.items_BT
-        vectors_CD = self.tables.item.weight if items_CD is None else items_CD
-        inputs, shown_B = self.heads.item_in(F.embedding(items_BT, vectors_CD, padding_idx=PADDING)), None
+        if inputs_BTD is None:
+            items_BT = batch.history_BT if isinstance(batch, Queries) else batch.items_BT
+            (inputs_BTD,) = rows_of(self.tables.item.weight if items_CD is None else items_CD, items_BT)
+        inputs, shown_B = self.heads.item_in(inputs_BTD), None
         if self.heads.user_in is not None:
             shown_B = self.tables.known(batch.user_B)
             if self.training and self.config.user_dropout:
@@ -134,13 +137,19 @@ class SoftToken(Recommender):
         self.keys.key_B = batch.key_B
         nodes_CD = None if self.gnn is None else self.gnn.items(batch)
         items_CD = self.items(nodes_CD)
-        queries = self.queries(batch, items_CD)
         targets = (
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
+        scored = (
+            [targets[torch.nonzero(targets != PADDING, as_tuple=True)], batch.negatives_BK]
+            if self.config.loss.need_negatives
+            else []
+        )
+        inputs_BTD, *found = rows_of(items_CD, batch.items_BT, *scored)
+        queries = self.queries(batch, items_CD, inputs_BTD)
         weights = dict(vars(self.config.loss))
         with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the backbone
-            parts = terms(self.config.loss, batch, queries, targets, self.tables, items_CD.float())
+            parts = terms(self.config.loss, batch, queries, targets, self.tables, items_CD.float(), found)
             if self.gnn is not None and nodes_CD is not None and self.gnn.weight:
                 parts["gnn"], weights["gnn"] = self.gnn.loss(batch, targets, nodes_CD), self.gnn.weight
         return weighted(weights, parts)

@@ -3,7 +3,7 @@
 P scored places of a window: T, and one before them where the window begins with a token of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ def terms(
     targets_BP: Tensor,
     tables: Tables,
     items_CD: Tensor | None = None,
+    found: Sequence[Tensor] = (),
 ) -> dict[str, Tensor]:
     """The unweighted terms, each summed over the positions that have a target; weight 0 leaves a term out.
 
@@ -39,6 +40,7 @@ def terms(
         targets_BP: (B, P) item rows; `PADDING` where there is nothing to predict.
         tables: of users and items, for the terms that read them as they are.
         items_CD: (items + 1, D) vectors that are scored, row 0 padding; None for the item table itself.
+        found: (N, D) vectors of the targets and those of the negatives, where they are looked up already.
     """
     items_CD = tables.item.weight.float() if items_CD is None else items_CD
     row_N, place_N = torch.nonzero(targets_BP != PADDING, as_tuple=True)
@@ -48,7 +50,9 @@ def terms(
         parts["cross_entropy"] = catalogue_cross_entropy(query_ND, items_CD, target_N, skip=1)
     if weights.need_negatives:
         query_ND, queries_BPD = query_ND.float(), queries_BPD.float()
-        target_ND, negative_BKD = rows_of(items_CD, target_N, batch.negatives_BK)
+        target_ND, negative_BKD = (
+            vectors.float() for vectors in found or rows_of(items_CD, target_N, batch.negatives_BK)
+        )
         positive_N = (query_ND * target_ND).sum(1)
         negative_NK = _against(queries_BPD, row_N, place_N, batch.negatives_BK, negative_BKD, target_N)
         log_q_NK = batch.log_q_BK.expand(len(batch.user_B), -1)[row_N]

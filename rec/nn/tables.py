@@ -55,17 +55,6 @@ class Tables(nn.Module):
         return F.embedding(item, self.item.weight, padding_idx=0)
 
 
-def rows_of(table_CD: Tensor, *wanted: Tensor) -> list[Tensor]:
-    """(C, D) and int64 row numbers of any shapes -> their rows, (..., D) each, in one look-up.
-
-    Backward makes one gradient of the table's size. With a look-up each there would be one for each, all but a few rows
-    of them 0, which takes longer than all else in the head of a large catalogue.
-    """
-    found_ND = F.embedding(torch.cat([numbers.flatten() for numbers in wanted]), table_CD)
-    parts = found_ND.split([numbers.numel() for numbers in wanted])
-    return [part.view(*numbers.shape, -1) for part, numbers in zip(parts, wanted, strict=True)]
-
-
 class Heads(nn.Module):
     """P_u, P_i (D -> H) into the backbone and W_o (H -> D) out of it, all without bias.
 
@@ -88,3 +77,14 @@ class Heads(nn.Module):
             self.item_in.weight.mul_(self.GAIN)
             if self.user_in is not None:
                 nn.init.orthogonal_(self.user_in.weight, gain=self.GAIN)
+
+
+def rows_of(table_CD: Tensor, *rows: Tensor) -> list[Tensor]:
+    """Looks up several tensors of rows, (...) -> (..., D), at once; row 0, padding, gets no gradient.
+
+    The gradient of a look-up is as large as the table, zeros for the most part, and those of several are added: in one
+    look-up there is one of them. With 349,000 items of width 128 each takes 0.16 seconds of one core.
+    """
+    vectors = F.embedding(torch.cat([row.flatten() for row in rows]), table_CD, padding_idx=0)
+    parts = vectors.split([row.numel() for row in rows])
+    return [part.view(*row.shape, table_CD.shape[1]) for part, row in zip(parts, rows, strict=True)]

@@ -84,16 +84,16 @@ def test_heads_are_without_bias_and_start_as_one_orthogonal_map():
     assert torch.equal(heads.query.weight, before)  # equal at the start, and not tied
 
 
-def test_rows_of_one_look_up_are_those_of_many_and_so_is_their_gradient():
-    table = _tables().item.weight
-    wanted = torch.tensor([3, 1, 3]), torch.tensor([[9, 3], [0, 2]])
-    found = rows_of(table, *wanted)
-    apart = [table[numbers] for numbers in wanted]
-    assert all(torch.equal(one, other) for one, other in zip(found, apart, strict=True))
-    weights = [torch.randn(one.shape) for one in apart]
-    ours, reference = (
-        torch.autograd.grad(sum((w * one).sum() for w, one in zip(weights, rows, strict=True)), table)[0]
-        for rows in (found, apart)
-    )
-    torch.testing.assert_close(ours, reference)
-    assert ours.any(1).tolist() == [True, True, True, True, False, False, False, False, False, True]
+def test_rows_looked_up_at_once_are_those_looked_up_one_by_one_and_so_is_their_gradient():
+    generator = torch.Generator().manual_seed(3)
+    rows = [torch.randint(0, 6, shape, generator=generator) for shape in ((2, 3), (4,), (1, 5), (2, 0))]
+    factors = [torch.randn(*row.shape, 4, generator=generator) for row in rows]
+    together, alone = (torch.randn(6, 4, generator=torch.Generator().manual_seed(4)) for _ in range(2))
+    found = rows_of(together.requires_grad_(), *rows)
+    expected = [alone.requires_grad_()[row] for row in rows]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    for vectors in (found, expected):
+        sum((one * factor).sum() for one, factor in zip(vectors, factors, strict=True)).backward()
+    torch.testing.assert_close(together.grad[1:], alone.grad[1:])
+    assert not together.grad[0].any()
