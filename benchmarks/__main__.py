@@ -19,9 +19,12 @@ from benchmarks.measure import say
 from benchmarks.page import LINES, write
 
 ROOT = Path(__file__).parents[1]
-ALL: tuple[str, ...] = ()
+ALL: tuple[str, ...] = ("loader", "ranking", "prepare", "checkpoint", "startup")
 """Benchmarks that print comparisons, in the order of the table; each is a module of this folder."""
-QUICK: dict[str, list[str]] = {}
+QUICK: dict[str, list[str]] = {
+    "ranking": ["--items", "50000", "--users", "512", "--repeats", "1"],
+    "prepare": ["--interactions", "200000", "--users", "20000", "--items", "5000", "--repeats", "1"],
+}
 """Benchmark -> the sizes with which it is done in seconds."""
 
 
