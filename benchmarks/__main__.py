@@ -19,9 +19,10 @@ from benchmarks.measure import say
 from benchmarks.page import LINES, write
 
 ROOT = Path(__file__).parents[1]
-ALL: tuple[str, ...] = ("loader", "ranking", "prepare", "checkpoint", "startup")
+ALL: tuple[str, ...] = ("training", "padding", "loader", "ranking", "prepare", "checkpoint", "startup")
 """Benchmarks that print comparisons, in the order of the table; each is a module of this folder."""
 QUICK: dict[str, list[str]] = {
+    "padding": ["--users", "10000"],
     "ranking": ["--items", "50000", "--users", "512", "--repeats", "1"],
     "prepare": ["--interactions", "200000", "--users", "20000", "--items", "5000", "--repeats", "1"],
 }

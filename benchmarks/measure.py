@@ -5,6 +5,7 @@ what counts is the ratio: the median of the ratios of neighbours. `python -m ben
 the table of docs/benchmarks.md from them.
 """
 
+import ctypes
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ def in_turn(
         for name, case in cases.items():
             begun = clock()
             case()
+            wait()
             seconds[name].append(clock() - begun)
     return {name: taken[1:] for name, taken in seconds.items()}
 
@@ -44,8 +46,26 @@ def _divided(one: float, other: float) -> float:
     return one / other
 
 
+def device() -> torch.device:
+    """Where things are measured: a GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait() -> None:
+    """Until the GPU has done what it was told to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def peak_memory(case: Callable[[], object]) -> float:
-    """Megabytes that this process held at most while it ran the case, beyond what it held before (Linux)."""
+    """Megabytes held at most while it ran the case, beyond what was held before: by this process, or on the GPU."""
+    if torch.cuda.is_available():
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        case()
+        wait()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # what is free already, but not given back, would hide what the case takes
     before = _memory("VmRSS")
     RESET.write_text("5")  # the peak begins anew
     case()

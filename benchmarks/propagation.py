@@ -15,7 +15,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from rec.nn.propagate import Edges, Propagation
+from rec.nn.mean_over_layers import Edges
+from rec.nn.propagate import Propagation
 
 USERS, ITEMS, EDGES, WIDTH, LAYERS, HIDDEN = 250_000, 200_000, 8_000_000, 64, 3, 128
 FAN_OUT, ASKED = 10, 2000

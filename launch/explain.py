@@ -18,6 +18,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     parser.add_argument("--dataset", type=Path, help="where the user has a history (default: what was trained on)")
     parser.add_argument("--k", type=int, default=10, help="recommendations shown (default 10)")
+    parser.add_argument(
+        "--layer",
+        type=int,
+        help="the layer whose heads are shown one by one where all heads of all layers are too many (default the last)",
+    )
     return parser.parse_args()
 
 
@@ -34,8 +39,8 @@ def main() -> int:
     trained = rec.load(given.run)
     folder = given.dataset or trained.saved.run.dataset
     require_explained(trained)
-    (person,) = known(folder, [given.user], remedy="choose one of users.parquet")
-    found = gather(trained, person, given.k)
+    (person,) = known(folder, [given.user], remedy="its users.parquet has all of them")
+    found = gather(trained, person, given.k, given.layer)
     replace_text(given.out, page(found))
     read = len(found["tokens"]) - found["owner"]
     print(f"{given.out}: the last {read} of {found['history']} items of user {given.user}", file=sys.stderr)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from launch.command import DONE, command
 
+TOP = 32
+"""Neighbours that are kept where nobody says how many, in small catalogues, too."""
+
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
@@ -15,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         "follow each other, or share a brand, category, author or genre.",
     )
     made.add_argument("dataset", type=Path, help="folder of a prepared dataset")
-    made.add_argument("--top", type=int, default=32, help="neighbours kept for each item (default 32)")
+    made.add_argument("--top", type=int, help=f"neighbours kept for each item (default {TOP})")
     return made
 
 
@@ -26,10 +29,13 @@ def main() -> int:
     from tqdm import tqdm
 
     from rec.data.dataset import Dataset
-    from rec.graph.build import build, existing
+    from rec.graph.build import build, existing, require_top
 
     dataset = Dataset.open(given.dataset)
-    graph = existing(dataset, given.top)
+    top = TOP
+    if given.top is not None:
+        top = require_top(given.top, dataset)
+    graph = existing(dataset, top)
     if graph:
         print(f"{graph.folder} is there already: the same graph of the same dataset", file=sys.stderr)
         return DONE
@@ -37,7 +43,7 @@ def main() -> int:
         print(f"{dataset.root / 'graph'} is replaced: runs that read the old one cannot go on", file=sys.stderr)
     began = time.perf_counter()
     with tqdm(total=2 * (dataset.items + 1), unit="list", disable=not sys.stderr.isatty()) as bar:
-        graph = build(dataset, top=given.top, advance=bar.update)
+        graph = build(dataset, top=top, advance=bar.update)
     counts = graph.manifest["counts"]
     print(f"{graph.folder}: {counts['edges']:,} edges of {graph.users:,} users and {graph.items:,} items")
     print(f"without any edge: {counts['isolated_users']:,} users, {counts['isolated_items']:,} items")

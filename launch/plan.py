@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def main() -> int:
             "try it with train.steps=1 instead"
         )
     on = machine(given, run)
-    print(page(Plan(run, work(given, run), on)))
+    print(page(Plan(run, work(given, run), on, tell=partial(print, file=sys.stderr, flush=True))))
     return DONE
 
 

@@ -77,6 +77,8 @@ def known(folder: Path, users: list[str], remedy: str = "give people from outsid
     dataset = Dataset.open(folder)
     rows = {user: row for row, user in enumerate(dataset.user_ids) if row}
     strangers = [user for user in users if user not in rows]
+    if strangers and len(users) == 1:
+        raise DatasetError(f"{folder} has no user '{strangers[0]}'; {remedy}")
     if strangers:
         raise DatasetError(
             f"{len(strangers)} of {len(users)} users are not in {folder}, the first is '{strangers[0]}'; {remedy}"

@@ -14,7 +14,6 @@ from launch.strategy import NAMES
 if TYPE_CHECKING:
     from rec.config.tree import Run
     from rec.data.dataset import Dataset
-    from rec.data.feed import Feed
     from rec.models.base import Recommender
     from rec.ranks import Ranks
     from rec.report import Report
@@ -89,7 +88,9 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
 def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks", stop: "Stop") -> int:
     """The exit code of a run that no other job has; RUN/status.json says the same."""
     from launch.strategy import asked
+    from launch.words import NOTHING_BEGUN, tell
     from rec import ranks as world
+    from rec.eval.interrupt import Interrupted
     from rec.train.agreement import facts, require_agreement
     from rec.train.nonfinite import NotFinite
     from rec.train.status import Status
@@ -103,6 +104,9 @@ def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks"
         require_agreement(ranks, {**facts(run, dataset), "--strategy": chosen})
         engine = ranks.together(lambda: build(chosen, run, ranks))
         finished = work(run, dataset, engine, stop, status)
+    except Interrupted:
+        finished = False
+        tell(ranks, NOTHING_BEGUN)
     except NotFinite as error:
         status.end("failed", FAILED)
         print(f"kindling train: {error}", file=sys.stderr)
@@ -116,25 +120,37 @@ def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks"
 
 
 def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status: "Status") -> bool:
-    """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model."""
+    """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model.
+
+    Raises:
+        Interrupted: on every rank, if one was asked to stop before the first step.
+    """
+    from launch.words import arithmetic, building, reading, tell
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
+    from rec.eval.interrupt import give_up_if
     from rec.models import view
     from rec.train.keeper import Keeper
     from rec.train.loop import train
 
     ranks = engine.ranks
+    heed = partial(give_up_if, lambda: stop.asked, ranks, engine.device)
+    tell(ranks, reading(run))
     feed = ranks.together(lambda: Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks))
     with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
+        heed()
+        tell(ranks, building(run, dataset, keeper.newest))
         model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
-        arithmetic = describe(run, engine.name, model, feed)
+        sums = arithmetic(run, engine.name, model, feed)
         engine.prepare(model, run.optim)
         progress = keeper.restore(engine)
+        heed()
+        stop.steps_begin()
         status.running(progress.step)
 
         report = ranks.together(lambda: reporting(run, progress, first=ranks.first))
         with closing(report):
-            report.say(arithmetic)
+            report.say(sums)
             if progress.step:
                 report.say(f"going on from step {progress.step:,}")
             validate = partial(
@@ -186,13 +202,15 @@ def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
 
 
 def opened(run: "Run", stage: Path | None) -> "Dataset":
-    """The run's dataset. Raises what would otherwise stop the run at its first evaluation."""
+    """The run's dataset. Raises what would otherwise stop the run later, at its first evaluation at the latest."""
     from rec.data import staging
     from rec.data.dataset import Dataset
     from rec.errors import DatasetError
     from rec.eval.metrics import parse_all
+    from rec.models import require_readable
 
     dataset = Dataset.open(run.dataset if stage is None else staging.stage(run.dataset, stage))
+    require_readable(run, dataset)
     parse_all((run.eval.select, *run.eval.metrics))
     if not len(dataset.queries("valid")):
         raise DatasetError(
@@ -200,22 +218,6 @@ def opened(run: "Run", stage: Path | None) -> "Dataset":
             "prepare it with another --split or --split-at"
         )
     return dataset
-
-
-def describe(run: "Run", strategy: str, model: "Recommender", feed: "Feed") -> str:
-    """The arithmetic of a run, before its first step."""
-    everything = sum(parameter.numel() for parameter in model.parameters())
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    dataset, windows, batch, world = feed.view.dataset, feed.windows, run.data.global_batch, feed.ranks.world
-    accumulated = batch // (run.data.micro_batch * world)
-    lines = [
-        f"{run.name}: {dataset.users:,} users, {dataset.items:,} items, split {dataset.split_name}, "
-        f"dataset {dataset.fingerprint[:12]}",
-        f"{everything:,} parameters, {trained:,} trained; {windows:,} windows, {feed.targets:,} targets",
-        f"a step of {batch} windows = {accumulated} micro-batches of {run.data.micro_batch} on {world} processes "
-        f"({strategy}); {run.train.steps:,} steps = {run.train.steps * batch / windows:.1f} epochs",
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,25 @@ class Ranks:
             dist.all_reduce(values, group=self.group)
         return values
 
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        """Element-wise maximum over ranks of a tensor on the training device."""
+        if self.world > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self.group)
+        return values
+
+    def rows(self, own: torch.Tensor) -> tuple[torch.Tensor, slice]:
+        """The rows of all ranks, which may have different numbers of them, in rank order, and where this rank's are."""
+        if self.world == 1:
+            return own, slice(0, len(own))
+        counts = self.gather(len(own))
+        padded = own.new_zeros(max(counts), *own.shape[1:])
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded, group=self.group)
+        start = sum(counts[: self.rank])
+        rows = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return rows, slice(start, start + len(own))
+
     def first_only(self, act: Callable[[], T]) -> T:
         """Runs `act` on the first rank while the others wait; its value, or its exception, on every rank."""
         outcome: list[Any] = [None, None]

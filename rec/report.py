@@ -141,6 +141,16 @@ class Report:
             self._error = error
 
 
+def many(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> many(1, "micro-batch"), many(2, "process"), many(1200, "step")
+    ('1 micro-batch', '2 processes', '1,200 steps')
+    """
+    plural = "es" if noun.endswith(("s", "h")) else "s"
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
+
+
 def peak_memory_gib() -> float:
     """Most memory this process ever held, GiB: of the GPU where there is one, else of the machine."""
     if torch.cuda.is_available():

@@ -12,7 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for room in ("launch", "rec") for path in (REPOSITORY / room).rglob("*.py"))
 
-GROUND = ("rec.config", "rec.ranks", "rec.report", "rec.errors", "rec.files")
+GROUND = ("rec.config", "rec.ranks", "rec.report", "rec.errors", "rec.files", "rec.hub")
 MAY_IMPORT = {
     "rec.errors": (),
     "rec.config": ("rec.errors",),
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "rec.ranks": ("rec.errors", "rec.rendezvous"),
     "rec.report": ("rec.errors", "rec.files"),
     "rec.files": (),
+    "rec.hub": ("rec.errors",),
     "rec.data": GROUND,
     "rec.graph": (*GROUND, "rec.data"),
     "rec.nn": GROUND,
@@ -39,9 +40,10 @@ DOORS = {
     "deepspeed": ("rec/train/strategies/zero.py",),
     "torch.distributed": ("rec/ranks.py", "rec/train/strategies/fsdp.py", "launch/launch.py"),
     "mpi4py": ("rec/rendezvous.py",),
+    "cut_cross_entropy": ("rec/nn/fused.py",),
     "psutil": ("launch/strategy.py",),
     "transformers": ("rec/nn/attention.py", "rec/nn/backbone.py", "rec/text/*"),
-    "huggingface_hub": ("rec/nn/backbone.py", "rec/text/*"),
+    "huggingface_hub": ("rec/hub.py", "rec/nn/backbone.py"),
     "datasets": ("rec/data/raw*",),
     "yaml": ("rec/config/load.py",),
     "safetensors": ("rec/train/pieces.py", "rec/models/saved.py"),

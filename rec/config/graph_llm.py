@@ -1,5 +1,6 @@
 """The knobs of `rec.models.graph_llm`, and the templates of its prompts."""
 
+import difflib
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ Use = Literal["interaction", "item", "group", "history", "predictive"]
 items of each user; each user whose next items are predicted."""
 CONTENT: tuple[Use, ...] = ("interaction", "item", "group")
 """Uses whose main part is text; they read the content vectors of users and items."""
+TOKENS = ("user", "item", "items")
+"""Fields that are tokens of their own; all others are texts."""
 Piece = tuple[str, str | None]
 """Some text, and the field that follows it, if one does."""
 
@@ -52,7 +55,13 @@ class Template:
         """What it is for, or ConfigError if that does not follow from its fields."""
         given = [name for _, name in self.given if name]
         asked = [name for _, name in self.asked if name]
-        text = len(asked) == 1 and asked[0] not in ("user", "item", "items")
+        for name in given:
+            if name not in TOKENS:
+                raise ConfigError(
+                    f"the prompt '{self.prompt}' has the field '{{{name}}}'; {_meant(name)}a prompt has {{user}}, "
+                    "{item} and {items}, and texts are predicted: they stand in the main part"
+                )
+        text = len(asked) == 1 and asked[0] not in TOKENS
         uses: dict[frozenset[str], Use] = {
             frozenset(("user", "item")): "interaction",
             frozenset(("item",)): "item",
@@ -64,9 +73,10 @@ class Template:
             return "history"
         if not self.main and set(given) == {"user", "items"} and given.count("items") == 1:
             return "predictive"
+        meant = "".join(_meant(name) for name in asked if name not in TOKENS)
         raise ConfigError(
-            f"'{self.prompt} | {self.main}' is no template; give {{user}} and {{item}}, {{item}}, or {{items}} and "
-            "predict one text, give {user} and predict {items}, or give {user} and {items} and predict nothing"
+            f"'{self.prompt} | {self.main}' is no template; {meant}give {{user}} and {{item}}, {{item}}, or {{items}} "
+            "and predict one text, give {user} and predict {items}, or give {user} and {items} and predict nothing"
         )
 
     def __post_init__(self) -> None:
@@ -130,6 +140,14 @@ class GraphLlm:
         return {name: template for name, template in self.prompts.items() if name not in self.leave_out}
 
     @property
+    def trained_on(self) -> Mapping[str, Template]:
+        """Those whose documents this stage reads."""
+        wanted: tuple[Use, ...] = (*CONTENT, "history") if self.stage == "pretrain" else ("predictive",)
+        if not self.content_share:
+            wanted = wanted[-1:]
+        return {name: template for name, template in self.used.items() if template.use in wanted}
+
+    @property
     def predictive(self) -> Template:
         """The one that items are predicted with."""
         return next(template for template in self.used.values() if template.use == "predictive")
@@ -161,6 +179,12 @@ class GraphLlm:
         for name in ("init_std", "max_tokens"):
             require(getattr(self, name) > 0, f"model.{name} is {getattr(self, name)}; choose a positive number")
         require(self.dim is None or self.dim > 0, f"model.dim is {self.dim}; choose a positive width, or null")
+
+
+def _meant(name: str) -> str:
+    """The beginning of a remedy: the field that was probably meant, if one is near."""
+    near = difflib.get_close_matches(name, TOKENS, n=1)
+    return f"did you mean '{{{near[0]}}}'? Else " if near else ""
 
 
 def _pieces(text: str) -> tuple[Piece, ...]:

@@ -182,8 +182,16 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
             value = read_values(Path(value))
         if not isinstance(value, Mapping):
             raise _mismatch(path, value, "a group of keys, or the name of a YAML file that holds them")
-        return {str(key): _convert(arguments[1], part, _dotted(path, key)) for key, part in value.items()}
+        return {str(key): _member(arguments[1], part, _dotted(path, key)) for key, part in value.items()}
     return _scalar(kind, value, path)
+
+
+def _member(kind: Any, value: Any, path: str) -> Any:
+    """A value under a key that the user chose: what its own checks say, which cannot know the key, is told with it."""
+    try:
+        return _convert(kind, value, path)
+    except ConfigError as error:
+        raise error if path in str(error) else ConfigError(f"{path}: {error}") from None
 
 
 def _scalar(kind: type, value: Any, path: str) -> Any:

@@ -127,7 +127,8 @@ class Data:
     global_batch: int = 128
     """Training windows per optimizer step, over all processes."""
     micro_batch: int = 32
-    """Training windows per forward pass of one process; changes memory and speed, never the result."""
+    """Training windows of one length per forward pass of one process: long ones are fewer, short ones more; changes
+    memory and speed, never the result."""
     max_items: int = 50
     """Items in a training window and in the history of a query; longer histories become several windows."""
     negatives: int = 0
@@ -161,10 +162,10 @@ class Group:
     """Decoupled weight decay of the group."""
 
     def __post_init__(self) -> None:
-        require(self.lr is None or self.lr > 0, f"optim.groups: lr is {self.lr}; choose a positive rate")
+        require(self.lr is None or self.lr > 0, f"lr is {self.lr}; choose a positive rate")
         require(
             self.weight_decay is None or self.weight_decay >= 0,
-            f"optim.groups: weight_decay is {self.weight_decay}; choose 0 or more",
+            f"weight_decay is {self.weight_decay}; choose 0 or more",
         )
 
 
@@ -295,6 +296,13 @@ class Run:
             not self.model.need_negatives or self.data.negatives > 0,
             "model.loss or model.gnn.loss has a term over negatives but data.negatives is 0; "
             "set data.negatives, for example to 256",
+        )
+        following = getattr(self.model, "following", None)
+        longest = max(self.data.max_items, Following.window)  # of shorter histories the default takes what there is
+        require(
+            following is None or following.window <= longest,
+            f"model.following.window is {following and following.window}, but a history has data.max_items = "
+            f"{self.data.max_items} items at most, and the others are never looked at; set it to {longest} or less",
         )
 
     @property

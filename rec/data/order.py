@@ -1,6 +1,7 @@
 """Which windows make a step. Integers in, index arrays out; no state: the position in the data is the step."""
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -59,14 +60,45 @@ def _by_length(order: IntArray, lengths: IntArray | FloatArray, begun: int, size
     return np.concatenate(parts)
 
 
-def deal(lengths: IntArray, *, micro_batch: int, rank: int, world: int) -> list[IntArray]:
+def deal(lengths: IntArray, *, micro_batch: int, rank: int, world: int) -> Sequence[IntArray]:
     """The micro-batches of one rank: rows of a step of similar length together, so that little is padded.
 
-    The rows are sorted by length, cut into micro-batches, and dealt to the ranks in turn. Which window comes with
-    which changes no result, since losses are summed over the whole step.
+    The rows are sorted by length, cut into micro-batches of equal work, and dealt to the ranks in turn. Which window
+    comes with which changes no result, since losses are summed over the whole step.
 
     Args:
         lengths: (global_batch) input items of each window of the step.
+        micro_batch: windows of a micro-batch if all are of one length.
     """
     longest_first = np.argsort(-lengths, kind="stable")
-    return list(longest_first.reshape(-1, micro_batch)[rank::world])
+    sizes = even_sizes(lengths[longest_first], len(lengths) // micro_batch)
+    return np.split(longest_first, np.cumsum(sizes)[:-1])[rank::world]
+
+
+def even_sizes(lengths: IntArray, pieces: int) -> list[int]:
+    """Windows in each of `pieces` stretches of a step whose largest has as few padded places as can be.
+
+    So a micro-batch has few long windows, or many short ones: its memory and its time are about those of any other,
+    and no rank waits for the one with the longest windows.
+
+    Args:
+        lengths: (windows) input items of each window, falling; there are at least as many windows as pieces.
+        pieces: how many stretches; none is empty.
+    """
+    places = [max(1, int(length)) for length in lengths]
+    # as many windows each as `pieces` allows, all as long as the longest, are always enough
+    most = bisect_left(
+        range(places[0] * -(-len(places) // pieces)),
+        True,
+        key=lambda most: sum(_filled(places, pieces, most)) == len(places),
+    )
+    return _filled(places, pieces, most)
+
+
+def _filled(places: list[int], pieces: int, most: int) -> list[int]:
+    """Windows in each stretch if it takes what fits into `most` places, and leaves one to each that follows."""
+    sizes, begun = [], 0
+    for after in reversed(range(pieces)):
+        sizes.append(max(1, min(most // places[begun], len(places) - begun - after)))
+        begun += sizes[-1]
+    return sizes

@@ -12,6 +12,7 @@ from rec.data.batch import Queries
 from rec.data.people import Person
 from rec.errors import ConfigError
 from rec.explain.related import related, size, triangle
+from rec.explain.shown import chosen, shown
 from rec.explain.summands import says, summands
 from rec.models.soft_token import SoftToken
 from rec.nn.attention import recorded
@@ -29,7 +30,7 @@ def require_explained(trained: TrainedModel) -> SoftToken:
 
 
 @torch.no_grad()
-def gather(trained: TrainedModel, person: Person, k: int) -> dict[str, Any]:
+def gather(trained: TrainedModel, person: Person, k: int, layer: int | None = None) -> dict[str, Any]:
     """Everything the page shows, as plain values.
 
     user, run, about    what is explained
@@ -38,7 +39,8 @@ def gather(trained: TrainedModel, person: Person, k: int) -> dict[str, Any]:
     history             items of the person that the model knows
     relations           see `related`; empty where attention has none
     weights             {"with", "without"}: [layer][head], row t: the weights of token t on the tokens 0 .. t; without
-                        relations there is only "with", and it means nothing
+                        relations there is only "with", and it means nothing; of a large backbone most layers have
+                        one entry in place of their heads, the mean
     parts               {name, says} of the summands of a score, where there are several
     listed              {"with", "without"}: the k best, {id, title, score, parts}
 
@@ -48,18 +50,24 @@ def gather(trained: TrainedModel, person: Person, k: int) -> dict[str, Any]:
         trained: a soft-token model.
         person: whose history is read; the last `data.max_items` of it.
         k: length of the lists.
+        layer: from 1, the one whose heads are shown where there are too many to show all; the last one, if not given.
 
     Raises:
-        ConfigError: the model is of another kind, hides its attention, or knows no item of the history.
+        ConfigError: the model is of another kind, has no such layer, hides its attention, or knows no item of the
+            history.
     """
     model, run = require_explained(trained), trained.saved.run
     queries = trained.queries([person.items], [person.user], [person.times])
     if not queries.history_BT.any():
         raise ConfigError(f"the model knows no item of the history of '{person.user}'; choose somebody else")
-    weights, listed = {"with": _weights(model, queries)}, {"with": _listed(trained, model, queries, person, k)}
+    heads_of = chosen(layer, size(model)[0])
+    weights, listed = (
+        {"with": _weights(model, queries, heads_of)},
+        {"with": _listed(trained, model, queries, person, k)},
+    )
     if model.relations is not None:
         with _without_relations(model):
-            weights["without"] = _weights(model, queries)
+            weights["without"] = _weights(model, queries, heads_of)
             listed["without"] = _listed(trained, model, queries, person, k)
     about = trained.saved.about
     return {
@@ -69,14 +77,14 @@ def gather(trained: TrainedModel, person: Person, k: int) -> dict[str, Any]:
         "tokens": _tokens(trained, model, queries),
         "owner": model.heads.user_in is not None,
         "history": sum(item in trained.item_rows for item in person.items),
-        "relations": related(model, queries),
+        "relations": related(model, queries, heads_of),
         "weights": weights,
         "parts": [{"name": name, "says": says(model, name)} for name in summands(model, queries)],
         "listed": listed,
     }
 
 
-def _weights(model: SoftToken, queries: Queries) -> Any:
+def _weights(model: SoftToken, queries: Queries, heads_of: int) -> Any:
     with recorded(model.backbone) as weights:
         model(queries)
     layers, _ = size(model)
@@ -85,7 +93,7 @@ def _weights(model: SoftToken, queries: Queries) -> Any:
             f"{type(model.backbone).__name__} shows the attention of {len(weights)} of its {layers} layers; "
             "explain a run with, for example, gpt2, qwen2, qwen3 or llama"
         )
-    return triangle(torch.stack(weights)[:, 0])
+    return [triangle(of_HTT) for of_HTT in shown(torch.stack(weights)[:, 0], heads_of)]
 
 
 @contextmanager

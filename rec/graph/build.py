@@ -24,7 +24,7 @@ from rec.graph.values import COMMON, shared_values
 
 THREADS = 8
 """At most: each needs some 100 MB."""
-DTYPES = {"item": "<i4", "strength": "<f4", "weight": "<f4"}
+DTYPES = {"item": "<i4", "strength": "<f4", "weight": "<f4", "total": "<f8"}
 
 
 def existing(dataset: Dataset, top: int) -> Graph | None:
@@ -36,6 +36,21 @@ def existing(dataset: Dataset, top: int) -> Graph | None:
     return graph if graph.manifest["options"] == _options(top) else None
 
 
+def require_top(top: int, dataset: Dataset) -> int:
+    """The number of neighbours that was asked for; ConfigError for one that no item can have.
+
+    Lists are as long as that whether or not there is anything to keep: on the disk, and in every lookup.
+    """
+    if top < 1:
+        raise ConfigError(f"--top is {top}; choose 1 or more neighbours")
+    if top > dataset.items:
+        raise ConfigError(
+            f"--top is {top:,}, but {dataset.root} has only {dataset.items:,} items; choose {dataset.items:,} "
+            "neighbours at most"
+        )
+    return top
+
+
 def build(dataset: Dataset, *, top: int = 32, advance: Callable[[int], object] = lambda items: None) -> Graph:
     """Makes DATASET/graph, in the place of one that is there.
 
@@ -44,11 +59,8 @@ def build(dataset: Dataset, *, top: int = 32, advance: Callable[[int], object] =
         advance: told, twice for every item, how many items are done.
 
     Raises:
-        ConfigError: `top` is no number of neighbours.
         DatasetError: another process makes the same graph.
     """
-    if top < 1:
-        raise ConfigError(f"--top is {top}; choose 1 or more neighbours")
     folder, file = dataset.root / "graph", dataset.root / "graph.lock"
     held = lock(file)
     if held is None:
@@ -134,8 +146,9 @@ def _write(dataset: Dataset, files: _Files, top: int, advance: Callable[[int], o
 def _write_lists(
     files: _Files, name: str, items: int, top: int, pieces: Iterable[Lists], advance: Callable[[int], object]
 ) -> int:
-    """Writes the four arrays of a relation as its lists come; returns how many pairs were kept."""
-    columns = {part: files.column(f"{name}/{part}", DTYPES[part], items + 1, top) for part in NAMES}
+    """Writes the five arrays of a relation as its lists come; returns how many pairs were kept."""
+    shapes = {part: (items + 1,) if part == "total" else (items + 1, top) for part in NAMES}
+    columns = {part: files.column(f"{name}/{part}", DTYPES[part], *shape) for part, shape in shapes.items()}
     for lists in pieces:
         for part, values in zip(NAMES, lists, strict=True):
             columns[part].append(values)

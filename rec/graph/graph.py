@@ -4,8 +4,8 @@
       graph.json                         schema, fingerprints of the graph and of its dataset, options, counts
       user_offsets.npy, user_items.npy   users -> their distinct items
       item_offsets.npy, item_users.npy   items -> their distinct users
-      together/NAME.npy                  neighbours by co-interaction: item, strength, weight, bounds
-      following/NAME.npy                 neighbours by what comes next: the same four
+      together/NAME.npy                  neighbours by co-interaction: item, strength, weight, total, bounds
+      following/NAME.npy                 neighbours by what comes next: the same five
       attributes/COLUMN/NAME.npy         shared values of a column of items.parquet: offsets, codes, counts
 
 All of it is made of training interactions and of item attributes: no validation or test interaction is read.
@@ -28,7 +28,7 @@ from rec.errors import DatasetError
 from rec.graph.attribute import Attribute
 from rec.graph.neighbours import Neighbours
 
-SCHEMA = 1
+SCHEMA = 2
 ARRAYS = ("user_offsets", "user_items", "item_offsets", "item_users")
 
 

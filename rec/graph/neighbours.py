@@ -27,6 +27,8 @@ class Neighbours:
     """(items + 1, K) float32, beside `item_IK`: how often, in the units of the relation; 0 where filled up."""
     weight_IK: FloatArray = field(repr=False)
     """(items + 1, K) float32 in (0, 1], beside `item_IK`: the strength with popularity taken out; 0 where filled up."""
+    total_I: FloatArray = field(repr=False)
+    """(items + 1) float64: the strength of each item to all items, of which its list keeps a part."""
     bounds: FloatArray = field(repr=False)
     """(Q - 1) float32, ascending: the weights that cut all kept pairs into Q buckets of about equal size."""
     symmetric: bool
@@ -34,9 +36,9 @@ class Neighbours:
 
     @classmethod
     def open(cls, folder: Path, *, symmetric: bool) -> Self:
-        """Maps the four arrays `item strength weight bounds` of a folder into memory."""
-        item, strength, weight = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES)
-        return cls(item, strength, weight, np.load(folder / "bounds.npy"), symmetric)
+        """Maps the five arrays `item strength weight total bounds` of a folder into memory."""
+        item, strength, weight, total = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES)
+        return cls(item, strength, weight, total, np.load(folder / "bounds.npy"), symmetric)
 
     @property
     def none(self) -> int:
@@ -76,5 +78,5 @@ class Neighbours:
         return found
 
 
-NAMES = ("item", "strength", "weight")
-"""Files of a relation with a row for each item; `bounds` is the fourth."""
+NAMES = ("item", "strength", "weight", "total")
+"""Files of a relation with a row for each item; `bounds` is the fifth."""

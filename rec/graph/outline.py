@@ -18,7 +18,8 @@ def outline(users: int, items: int, edges: int, top: int = 32) -> Graph:
     """
     rows = _nothing(np.int32, items + 1, top)
     numbers = _nothing(np.float32, items + 1, top)
-    lists = Neighbours(rows, numbers, numbers, np.zeros(QUANTILES - 1, np.float32), symmetric=False)
+    totals = _nothing(np.float64, items + 1)
+    lists = Neighbours(rows, numbers, numbers, totals, np.zeros(QUANTILES - 1, np.float32), symmetric=False)
     return Graph(
         Path(),
         {"schema": SCHEMA, "options": {"top": top, "horizon": HORIZON}, "fingerprint": ""},

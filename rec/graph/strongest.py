@@ -22,6 +22,7 @@ class Lists(NamedTuple):
     item_RK: IntArray
     strength_RK: FloatArray
     weight_RK: FloatArray
+    total_R: FloatArray
 
 
 def strongest(relation: Relation, kept: int, threads: int) -> Iterator[Lists]:
@@ -55,7 +56,8 @@ def _lists(relation: Relation, start: int, stop: int, kept: int) -> Lists:
     row, column, strength = row[chosen], cells.indices[chosen], cells.data[chosen]
     place = np.arange(len(row)) - np.searchsorted(row, row)
     shape = (stop - start, kept)
-    lists = Lists(np.full(shape, cells.shape[1], np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+    numbers = np.zeros(shape, np.float32), np.zeros(shape, np.float32), out / relation.unit
+    lists = Lists(np.full(shape, cells.shape[1], np.int32), *numbers)
     lists.item_RK[row, place] = column
     lists.strength_RK[row, place] = strength / relation.unit
     lists.weight_RK[row, place] = relation.weights(row + start, column, strength, out[row])

@@ -82,9 +82,26 @@ def graph_of(run: Run, dataset: Dataset, trained: str | None = None) -> Graph | 
     if trained not in (None, graph.fingerprint):
         raise DatasetError(
             f"{graph.folder} is {graph.fingerprint[:12]}, but {run.name} was trained with {str(trained)[:12]}; "
-            f"make it again with the --top it had: `kindling graph {dataset.root} --top K`"
+            f"make it again with the --top it had: `kindling graph {dataset.root} --top K`, "
+            "or train again what an older version has trained"
         )
     return graph
+
+
+def require_readable(run: Run, dataset: Dataset) -> None:
+    """Raises DatasetError or ConfigError if the dataset lacks what the run's recommender reads of it.
+
+    It only looks, so that nobody waits for a tokenizer, a model or other ranks to be told.
+    """
+    graph_of(run, dataset)
+    match run.model:
+        case GraphLlmConfig():
+            from rec.text.corpus import require_field
+
+            for name, template in run.model.trained_on.items():
+                require_field(dataset, name, template)
+        case SoftTokenConfig() if run.model.item_init is not None:
+            dataset.feature(run.model.item_init)
 
 
 def view(run: Run, dataset: Dataset) -> View[Any]:

@@ -7,7 +7,8 @@ from torch import Tensor
 from rec.data.batch import Sequences
 from rec.data.dataset import IntArray
 from rec.graph.graph import Graph
-from rec.nn.propagate import Edges, Propagation
+from rec.nn.mean_over_layers import Edges
+from rec.nn.propagate import Propagation
 
 MOST = 2**31
 """Edges that int32 can count."""

@@ -10,7 +10,6 @@ evaluation nobody is hidden: the graph is made of training interactions, and wha
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rec.config.tree import LightGcnPart as Config
 from rec.data.batch import PADDING, Sequences
@@ -18,7 +17,7 @@ from rec.graph.graph import Graph
 from rec.models.edges import items_of, propagation
 from rec.nn import losses
 from rec.nn.propagate import Means
-from rec.nn.tables import Tables
+from rec.nn.tables import Tables, rows_of
 
 GATE = 0.1
 
@@ -58,7 +57,8 @@ class Gnn(nn.Module):
             items_CD: g.
         """
         row_N, place_N = torch.nonzero(targets_BP != PADDING, as_tuple=True)
-        user_BD, target_ND = self.tables.users(batch.user_B).float(), F.embedding(targets_BP[row_N, place_N], items_CD)
-        negative_BK = (F.embedding(batch.negatives_BK, items_CD) @ user_BD[:, :, None])[:, :, 0]
+        user_BD = self.tables.users(batch.user_B).float()
+        target_ND, negative_BKD = rows_of(items_CD, targets_BP[row_N, place_N], batch.negatives_BK)
+        negative_BK = (negative_BKD @ user_BD[:, :, None])[:, :, 0]
         total = losses.bpr((user_BD[row_N] * target_ND).sum(1), negative_BK[row_N])
         return total / batch.negatives_BK.shape[1]

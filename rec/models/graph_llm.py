@@ -35,8 +35,8 @@ from rec.models.base import Loss, Recommender
 from rec.models.scores import Product
 from rec.models.terms import weighted
 from rec.nn import backbone
+from rec.nn.catalogue import catalogue_cross_entropy
 from rec.nn.dropout import Keys, keep
-from rec.nn.losses import catalogue_cross_entropy
 from rec.nn.tables import Heads, Tables
 from rec.text.prompts import Writer
 from rec.text.tokenizer import Tokenizer
@@ -151,12 +151,13 @@ class GraphLlm(Recommender):
 
     def _parts(self, batch: Prompts, states: Tensor) -> dict[str, Tensor]:
         """The unweighted terms, each summed over documents."""
-        items_CD = self.collaborative.item.weight.float()[1:]
+        items_CD = self.collaborative.item.weight.float()
         parts = {}
         if self.config.stage == "predictive":
             row_N, place_N = torch.nonzero(batch.held_BM != PADDING, as_tuple=True)
             last_BD = self._queries(states[torch.arange(len(states), device=states.device), batch.last_B])
-            parts["multinomial"] = catalogue_cross_entropy(last_BD[row_N], items_CD, batch.held_BM[row_N, place_N] - 1)
+            held_N = batch.held_BM[row_N, place_N]
+            parts["multinomial"] = catalogue_cross_entropy(last_BD[row_N], items_CD, held_N, skip=1)
         else:
             if self.reads_content:
                 asked_BL = batch.next_token_BL != NOTHING
@@ -166,7 +167,8 @@ class GraphLlm(Recommender):
                 )
             asked_BL = batch.next_item_BL != PADDING
             query_ND, target_N = self._queries(states[asked_BL]), batch.next_item_BL[asked_BL]
-            parts["collaborative"] = catalogue_cross_entropy(query_ND, items_CD, target_N - 1, _shares(asked_BL))
+            weight_N = _shares(asked_BL)
+            parts["collaborative"] = catalogue_cross_entropy(query_ND, items_CD, target_N, weight_N, skip=1)
         if self.config.lambda_v:
             parts["regulariser"] = self._regulariser(batch)
         return parts
@@ -203,8 +205,8 @@ class GraphLlm(Recommender):
 
 
 @lru_cache(4)
-def _opened(source: str) -> Tokenizer:
-    return Tokenizer.open(source)
+def _opened(source: str, key: str) -> Tokenizer:
+    return Tokenizer.open(source, key)
 
 
 def tokenizer(config: Config, saved: Path | None = None) -> Tokenizer:
@@ -214,7 +216,7 @@ def tokenizer(config: Config, saved: Path | None = None) -> Tokenizer:
     source = config.tokenizer or config.backbone.source
     if source is None:
         raise ConfigError("model.tokenizer is null and model.backbone.source, too; name a tokenizer to read texts with")
-    return _opened(source)
+    return _opened(source, "model.tokenizer" if config.tokenizer else "model.backbone.source")
 
 
 def _shares(asked_BL: Tensor) -> Tensor:

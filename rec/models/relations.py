@@ -17,7 +17,8 @@ from rec.graph.hops import FAR, Edges, Side, hops
 from rec.graph.neighbours import QUANTILES, Neighbours
 from rec.nn.attention import Bias
 from rec.nn.graph_bias import PAPER, LearnedBias
-from rec.nn.relations import LEVELS, GraphTensors, Lists, Tokens, relation_ids, sizes
+from rec.nn.places import Lists
+from rec.nn.relations import LEVELS, GraphTensors, Tokens, relation_ids, sizes
 
 MOST_VALUES = 4
 """Values of an item that count in an attribute: the rarest, which say most."""
@@ -139,15 +140,12 @@ def tensors(graph: Graph) -> GraphTensors:
     horizon = int(graph.manifest["options"]["horizon"])
     unit = lcm(*range(1, horizon + 1))
     strength_IK = np.rint(graph.following.strength_IK * np.float64(unit))
-    # the sum of all strengths of an item, kept or not, from its first neighbour: strength / weight
-    weight = np.array(graph.following.weight_IK[:, 0])
-    out = np.divide(strength_IK[:, 0], weight, out=np.zeros(len(weight)), where=weight > 0)
     return GraphTensors(
         edge_E=torch.from_numpy(np.append(users * np.int64(graph.items + 1) + graph.user_items, NOBODY)),
         degree_I=torch.from_numpy(graph.degrees.astype(np.float64)),
         together=_lists(graph.together),
         following=_lists(graph.following),
-        out_I=torch.from_numpy(np.rint(out)),
+        out_I=torch.from_numpy(np.rint(graph.following.total_I * unit)),
         least_I=torch.from_numpy(strength_IK.min(1)),  # what a list is filled up with is 0
         unit=unit,
         horizon=horizon,

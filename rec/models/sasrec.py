@@ -61,7 +61,7 @@ class Sasrec(Recommender):
         self.keys.key_B = batch.key_B
         queries = self.queries(batch.items_BT)
         with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the encoder
-            parts = terms(self.config.loss, batch, queries.float(), batch.targets_BT, self.tables)
+            parts = terms(self.config.loss, batch, queries, batch.targets_BT, self.tables)
         return weighted(vars(self.config.loss), parts)
 
     def score(self, queries: Queries) -> Product:

@@ -13,7 +13,7 @@ RUN/model/
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rec.config.load import dump
 from rec.config.load import load as load_config
-from rec.config.tree import Run, SoftToken
+from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError, ConfigError
 from rec.files import open_to_others, sync
@@ -34,6 +34,9 @@ from rec.models import build, graph_of
 from rec.models.base import Recommender
 
 SCHEMA = 1
+
+FREE = ("eval.", "model.following.")
+"""Keys that a trained model may still be asked with: training knows nothing of them."""
 
 
 @dataclass(frozen=True)
@@ -185,15 +188,15 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _require_trained(trained: Run, asked: Run) -> None:
-    model = asked.model
-    if isinstance(model, SoftToken) and isinstance(trained.model, SoftToken):
-        model = replace(model, following=trained.model.following)
-    if replace(asked, eval=trained.eval, model=model) != trained:
-        raise ConfigError(
-            f"{trained.name} is trained, and only eval.* and model.following can still be changed; "
-            "train a run of its own for anything else"
-        )
+def _require_free(name: str, changes: Sequence[str]) -> None:
+    """Raises ConfigError for a change of what training knows. The words are looked at first: no other key is theirs."""
+    for word in changes:
+        key = f"{word.partition('=')[0]}."
+        if not key.startswith(FREE):
+            raise ConfigError(
+                f"{name} is trained, and '{word}' cannot be changed any more, only eval.* and model.following; train "
+                "a run of its own for it"
+            )
 
 
 def load(path: Path, changes: Sequence[str] = ()) -> Saved:
@@ -211,8 +214,9 @@ def load(path: Path, changes: Sequence[str] = ()) -> Saved:
     about = json.loads((folder / "model.json").read_text())
     if about["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; train it again")
-    trained, run = load_config(folder / "run.yaml"), load_config(folder / "run.yaml", changes)
-    _require_trained(trained, run)
+    trained = load_config(folder / "run.yaml")
+    _require_free(trained.name, changes)
+    run = load_config(folder / "run.yaml", changes)
     if trained.model.needs_graph:
         graph: Graph | None = Graph.open(folder / "graph")
     else:  # a change may need the one of the dataset

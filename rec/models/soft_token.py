@@ -140,7 +140,7 @@ class SoftToken(Recommender):
         )
         weights = dict(vars(self.config.loss))
         with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the backbone
-            parts = terms(self.config.loss, batch, queries.float(), targets, self.tables, items_CD.float())
+            parts = terms(self.config.loss, batch, queries, targets, self.tables, items_CD.float())
             if self.gnn is not None and nodes_CD is not None and self.gnn.weight:
                 parts["gnn"], weights["gnn"] = self.gnn.loss(batch, targets, nodes_CD), self.gnn.weight
         return weighted(weights, parts)

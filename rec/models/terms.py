@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from rec.config.tree import LossWeights
 from rec.data.batch import PADDING, Sequences
 from rec.models.base import Loss
 from rec.nn import losses
-from rec.nn.tables import Tables
+from rec.nn.catalogue import catalogue_cross_entropy
+from rec.nn.tables import Tables, rows_of
 
 NOTHING = -1e9
 """A score whose exponential is 0, and finite, so that no difference of two is not a number."""
@@ -29,12 +29,13 @@ def terms(
 ) -> dict[str, Tensor]:
     """The unweighted terms, each summed over the positions that have a target; weight 0 leaves a term out.
 
-    All in fp32, where the tables are kept in another type (DeepSpeed's own bf16), too.
+    All in fp32, where the tables are kept in another type (DeepSpeed's own bf16), too; but queries in half precision
+    may go to a fused kernel for the exact cross-entropy (`rec.nn.fused`).
 
     Args:
         weights: which terms there are, and t of gBCE.
         batch: whence negatives and users come.
-        queries_BPD: (B, P, D) fp32 queries.
+        queries_BPD: (B, P, D) queries, in the type of the backbone's products.
         targets_BP: (B, P) item rows; `PADDING` where there is nothing to predict.
         tables: of users and items, for the terms that read them as they are.
         items_CD: (items + 1, D) vectors that are scored, row 0 padding; None for the item table itself.
@@ -44,9 +45,10 @@ def terms(
     query_ND, target_N = queries_BPD[row_N, place_N], targets_BP[row_N, place_N]
     parts: dict[str, Tensor] = {}
     if weights.cross_entropy:
-        parts["cross_entropy"] = losses.catalogue_cross_entropy(query_ND, items_CD[1:], target_N - 1)
+        parts["cross_entropy"] = catalogue_cross_entropy(query_ND, items_CD, target_N, skip=1)
     if weights.need_negatives:
-        target_ND, negative_BKD = F.embedding(target_N, items_CD), F.embedding(batch.negatives_BK, items_CD)
+        query_ND, queries_BPD = query_ND.float(), queries_BPD.float()
+        target_ND, negative_BKD = rows_of(items_CD, target_N, batch.negatives_BK)
         positive_N = (query_ND * target_ND).sum(1)
         negative_NK = _against(queries_BPD, row_N, place_N, batch.negatives_BK, negative_BKD, target_N)
         log_q_NK = batch.log_q_BK.expand(len(batch.user_B), -1)[row_N]

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, masking_utils
 
 from rec.config.tree import Backbone
 from rec.errors import ConfigError
+from rec.hub import from_source
 from rec.nn import attention
 from rec.nn.dropout import Keys, hang
 
@@ -192,14 +193,8 @@ def _from_source(read: Callable[..., Any], backbone: Backbone, **arguments: Any)
     packed = sorted(Path(source).glob("*.gguf"))
     if packed and not (Path(source) / "config.json").is_file():
         arguments["gguf_file"] = packed[0].name
-    try:
-        return read(source, **arguments)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"model.backbone.source is '{source}', which cannot be loaded ({reason}); "
-            "give a hub name that can be reached or a folder with config.json and weights"
-        ) from None
+    remedy = "give a hub name that can be reached or a folder with config.json and weights"
+    return from_source(read, source, key="model.backbone.source", remedy=remedy, **arguments)
 
 
 def _plain(model: nn.Module, config: Configuration, kernel: str) -> nn.Module:

@@ -48,7 +48,7 @@ class LearnedBias(nn.Module):
         for kind in kinds:
             values = self.tables[kind].float().t()
             table = values if table is None else (table[:, :, None] + values[:, None]).flatten(1)
-            code = ids[kind] if code is None else code * values.shape[1] + ids[kind]
+            code = ids[kind].int() if code is None else torch.add(ids[kind], code, alpha=values.shape[1])
         assert table is not None
         assert code is not None
         return table, code

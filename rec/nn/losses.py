@@ -1,60 +1,13 @@
 """Loss terms. Each returns a sum over positions, so that a batch may be cut anywhere without changing the result.
 
-N positions, K negatives each, C items, D width.
+N positions, K negatives each, C items. The exact cross-entropy over all items has `rec.nn.catalogue` for itself.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-BLOCK = 8192
-"""Items whose logits exist at one time: the memory of the exact loss is N x BLOCK, whatever the catalogue."""
-
-
-class _CatalogueCrossEntropy(torch.autograd.Function):
-    """Two passes over blocks of items: a running log-sum-exp forward, logits again (and their softmax) backward."""
-
-    @staticmethod
-    def forward(ctx: Any, query_ND: Tensor, table_CD: Tensor, target_N: Tensor, weight_N: Tensor) -> Tensor:
-        top_N = query_ND.new_full((len(query_ND),), -torch.inf)
-        rest_N = torch.zeros_like(top_N)
-        for block in table_CD.split(BLOCK):
-            logits = query_ND @ block.t()
-            higher_N = torch.maximum(top_N, logits.amax(1))
-            rest_N = rest_N * (top_N - higher_N).exp() + logits.sub_(higher_N[:, None]).exp_().sum(1)
-            top_N = higher_N
-        total_N = top_N + rest_N.log()
-        ctx.save_for_backward(query_ND, table_CD, target_N, weight_N, total_N)
-        return (weight_N * (total_N - (query_ND * table_CD[target_N]).sum(1))).sum()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        query_ND, table_CD, target_N, weight_N, total_N = ctx.saved_tensors
-        weighted_ND = weight_N[:, None] * query_ND
-        query_grad = -table_CD[target_N]
-        table_grad = torch.empty_like(table_CD)
-        for block, block_grad in zip(table_CD.split(BLOCK), table_grad.split(BLOCK), strict=True):
-            probability = (query_ND @ block.t()).sub_(total_N[:, None]).exp_()
-            query_grad.addmm_(probability, block)
-            torch.mm(probability.t(), weighted_ND, out=block_grad)
-        table_grad.index_add_(0, target_N, weighted_ND, alpha=-1)
-        return query_grad * (weight_N[:, None] * gradient), table_grad.mul_(gradient), None, None
-
-
-def catalogue_cross_entropy(
-    query_ND: Tensor, table_CD: Tensor, target_N: Tensor, weight_N: Tensor | None = None
-) -> Tensor:
-    """-sum_n w_n log softmax(E q_n)[target_n] over the whole catalogue, exactly, without N x C logits in memory.
-
-    All weights are 1 where none are given; no gradient reaches them.
-    """
-    if weight_N is None:
-        weight_N = query_ND.new_ones(len(query_ND))
-    loss: Tensor = _CatalogueCrossEntropy.apply(query_ND, table_CD, target_N, weight_N)
-    return loss
 
 
 def sampled_softmax(positive_N: Tensor, negative_NK: Tensor, log_q_NK: Tensor) -> Tensor:

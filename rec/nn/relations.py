@@ -16,8 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rec.nn.places import Lists, Places
+
 NODE, LEVELS, TIME, POSITION = 5, 9, 25, 16
 """Ids of a kind of relation: 0 and up to, not including, so many."""
+
+NO_NODE = torch.iinfo(torch.int32).max
+"""No user, no item."""
 
 
 class Tokens(NamedTuple):
@@ -34,17 +39,6 @@ class Tokens(NamedTuple):
     window_BW: Tensor
     """int64 item rows: the stretch of the owner's history that the sequence is made of, in its order, and in training
     with the last item that is predicted; 0 is padding."""
-
-
-class Lists(NamedTuple):
-    """Neighbours of each item; see `rec.graph.neighbours`."""
-
-    item_IK: Tensor
-    """(items + 1, K) int32 rows, filled up with items + 1."""
-    strength_IK: Tensor
-    """(items + 1, K) float32."""
-    bounds: Tensor
-    """(Q - 1) float32: weights that cut the pairs into levels."""
 
 
 class GraphTensors(NamedTuple):
@@ -87,7 +81,7 @@ def sizes(graph: GraphTensors) -> dict[str, int]:
 
 @torch.no_grad()
 def relation_ids(graph: GraphTensors, tokens: Tokens) -> dict[str, Tensor]:
-    """Kind -> (B, T, T) integers, or (T, T) where they are the same in all sequences.
+    """Kind -> (B, T, T) uint8, or (T, T) where they are the same in all sequences.
 
     node        0 none of these, 1 the same user or item, 2 a user and an item, 3 text reads a node, 4 a node reads text
     together    0 no user has both items, else 1 (weak) .. 8 (strong)
@@ -99,12 +93,12 @@ def relation_ids(graph: GraphTensors, tokens: Tokens) -> dict[str, Tensor]:
     """
     with torch.autocast(tokens.item_BT.device.type, enabled=False):
         own_BT = _owned(graph, tokens.owner_B, tokens.item_BT)
-        together_BTT, following_BTT = _found((graph.together, graph.following), tokens.item_BT)
-        followed_BTT = _following(graph, tokens, own_BT, following_BTT)
+        places = Places(tokens.item_BT, len(graph.degree_I))
+        followed_BTT = _following(graph, tokens, own_BT, places)
         return {
             "node": _nodes(tokens.user_BT, tokens.item_BT),
-            "together": _together(graph, tokens.item_BT, own_BT, together_BTT),
-            "following": followed_BTT.mT,
+            "together": _together(graph, own_BT, places),
+            "following": followed_BTT.mT.contiguous(),
             "followed": followed_BTT,
             **{name: _shared(values_IV[tokens.item_BT]) for name, values_IV in graph.values.items()},
             "time": _gaps_in_time(tokens.times_BT),
@@ -118,40 +112,20 @@ def _owned(graph: GraphTensors, owner_B: Tensor, item_BT: Tensor) -> Tensor:
     return graph.edge_E[torch.searchsorted(graph.edge_E, key)] == key
 
 
-def _found(relations: tuple[Lists, ...], item_BT: Tensor) -> list[Tensor]:
-    """(B, T, T) float32 for each relation: the strength from the item of the row to that of the column, 0 if unknown.
-
-    Each list is read once and dealt to the columns, where searching it for every column would take six times as long.
-    """
-    (sequences, places), device = item_BT.shape, item_BT.device
-    everywhere_BT = torch.arange(1, sequences * places + 1, device=device).view(sequences, places)
-    # of each item a place in the batch, of that the place in each sequence; equal items go by one place, any of theirs
-    in_batch_I = torch.zeros(len(relations[0].item_IK) + 1, dtype=torch.int64, device=device)
-    in_batch_I.scatter_(0, item_BT.flatten(), everywhere_BT.flatten())[0] = 0
-    of_item_BT = in_batch_I[item_BT]
-    in_sequence = torch.zeros(sequences, sequences * places + 1, dtype=torch.int16, device=device)
-    number_BT = torch.arange(1, places + 1, dtype=torch.int16, device=device).expand(sequences, places)
-    in_sequence.scatter_(1, of_item_BT, number_BT)[:, 0] = 0
-    column_BTT = in_sequence.gather(1, of_item_BT).long()[:, None].expand(sequences, places, places)
-    found = []
-    for relation in relations:
-        near_BTK = in_batch_I[relation.item_IK[item_BT].long()]
-        place_BTK = in_sequence.gather(1, near_BTK.view(sequences, -1)).view_as(near_BTK).long()
-        strength = torch.zeros(sequences, places, places + 1, device=device)
-        strength.scatter_(2, place_BTK, relation.strength_IK[item_BT])[:, :, 0] = 0
-        found.append(strength.gather(2, column_BTT))
-    return found
+def _together(graph: GraphTensors, own_BT: Tensor, places: Places) -> Tensor:
+    """Levels of the cosine c / sqrt(d_i d_j), each number without the owner; a pair counts if either list has it."""
+    pairs = places.pairs(graph.together)
+    width = own_BT.shape[1]
+    first_P, second_P = pairs.first_P, pairs.first_P // width * width + pairs.second_P
+    own_N = own_BT.flatten().double()
+    degree_N = (graph.degree_I[places.item_BT].flatten() - own_N).clamp_(min=1)
+    count_P = pairs.strength_P - own_N.take(first_P) * own_N.take(second_P)
+    cosine_P = count_P / (degree_N.take(first_P) * degree_N.take(second_P)).sqrt_()
+    level_BTT = places.dealt(pairs, _levels(cosine_P, graph.together.bounds))
+    return torch.maximum(level_BTT, level_BTT.mT)
 
 
-def _together(graph: GraphTensors, item_BT: Tensor, own_BT: Tensor, strength_BTT: Tensor) -> Tensor:
-    """Levels of the cosine c / sqrt(d_i d_j), each number without the owner."""
-    own_BT = own_BT.double()
-    count = torch.maximum(strength_BTT, strength_BTT.mT).double() - own_BT[:, :, None] * own_BT[:, None]
-    degree_BT = (graph.degree_I[item_BT] - own_BT).clamp_(min=1)
-    return _levels(count / (degree_BT[:, :, None] * degree_BT[:, None]).sqrt_(), graph.together.bounds)
-
-
-def _following(graph: GraphTensors, tokens: Tokens, own_BT: Tensor, strength_BTT: Tensor) -> Tensor:
+def _following(graph: GraphTensors, tokens: Tokens, own_BT: Tensor, places: Places) -> Tensor:
     """Levels of the share of s_ij in what follows i, each number without what the owner's window adds to it.
 
     His share in s_ij is the sum of 1 / gap over all places of the window where j stands `gap` behind i, if he had both
@@ -162,42 +136,37 @@ def _following(graph: GraphTensors, tokens: Tokens, own_BT: Tensor, strength_BTT
     gap_WW = place - place[:, None]
     # rounded, since a number over a tensor is computed as the number times 1 / tensor
     add_WW = torch.where((gap_WW > 0) & (gap_WW <= graph.horizon), (graph.unit / gap_WW).round_(), 0.0)
-    same_BTW = ((item_BT[:, :, None] == window_BW[:, None]) & own_BT[:, :, None]).float()
+    same_BTW = _equal(torch.where(own_BT, item_BT, -1), window_BW).float()
     after_BTW = same_BTW @ add_WW
     own_BTT = after_BTW @ same_BTW.mT
-    train_BW = _owned(graph, tokens.owner_B, window_BW).float()
-    own_out_BT = (after_BTW @ train_BW[:, :, None])[:, :, 0] - own_BTT.diagonal(dim1=1, dim2=2)
-    strength = (strength_BTT.double() * graph.unit).round_() - own_BTT
-    strength *= strength >= graph.least_I[item_BT][:, :, None]
-    out_BT = graph.out_I[item_BT] - own_out_BT
-    return _levels(strength / out_BT.clamp_(min=1)[:, :, None], graph.following.bounds)
+    train_BW = _owned(graph, tokens.owner_B, window_BW)
+    own_out_BT = (after_BTW * train_BW[:, None]).sum(2) - own_BTT.diagonal(dim1=1, dim2=2)
+    out_BT = (graph.out_I[item_BT] - own_out_BT).clamp_(min=1)
+    pairs = places.pairs(graph.following)
+    own_P = own_BTT.take(pairs.first_P * item_BT.shape[1] + pairs.second_P)
+    strength_P = (pairs.strength_P * graph.unit).round_() - own_P
+    strength_P *= strength_P >= graph.least_I[item_BT].take(pairs.first_P)
+    return places.dealt(pairs, _levels(strength_P / out_BT.take(pairs.first_P), graph.following.bounds))
 
 
-def _levels(weight: Tensor, bounds: Tensor) -> Tensor:
+def _levels(weight_P: Tensor, bounds: Tensor) -> Tensor:
     """0 where there is no weight, else 1 and how many bounds it reaches; as `Neighbours.buckets`, rounding included."""
-    weight = weight.float()
-    some = (weight > 0).view(torch.uint8)  # counted in bytes: a quarter of the time of a search, or of whole numbers
-    level = some.clone()
-    for bound in bounds:
-        level += (weight >= bound).view(torch.uint8)
-    return level.mul_(some).to(torch.int32)
+    weight_P = weight_P.float()
+    return ((torch.bucketize(weight_P, bounds, out_int32=True, right=True) + 1) * (weight_P > 0)).to(torch.uint8)
+
+
+def _equal(one_BT: Tensor, other_BW: Tensor) -> Tensor:
+    """(B, T, W) int32 of 1 and 0: a comparison into the type of its operands takes half the time of one into bool."""
+    equal_BTW = torch.empty(*one_BT.shape, other_BW.shape[1], dtype=torch.int32, device=one_BT.device)
+    return torch.eq(one_BT.int()[:, :, None], other_BW.int()[:, None], out=equal_BTW)
 
 
 def _nodes(user_BT: Tensor, item_BT: Tensor) -> Tensor:
-    node_BT = user_BT - item_BT  # users above 0, items below
-    query, key = node_BT[:, :, None], node_BT[:, None]
-    user_query, user_key, item_query, item_key = query > 0, key > 0, query < 0, key < 0
-    text_query, text_key = query == 0, key == 0
-    exclusive = (
-        (query == key) & ~text_query,
-        (user_query & item_key) | (item_query & user_key),
-        text_query & ~text_key,
-        ~text_query & text_key,
-    )
-    related = exclusive[0].view(torch.uint8)
-    for number, holds in enumerate(exclusive[1:], start=2):
-        related = related + number * holds.view(torch.uint8)
-    return related.to(torch.int32)
+    node_BT = user_BT - item_BT  # users above 0, items below, text at 0
+    kind_BT, text_BT = (node_BT.sign() + 1).to(torch.uint8), (node_BT == 0).view(torch.uint8)
+    unlike_BTT = (kind_BT[:, :, None] ^ kind_BT[:, None]).clamp_(max=1)
+    related_BTT = unlike_BTT.mul_((text_BT + 2)[:, :, None] + (2 * text_BT)[:, None])
+    return related_BTT.add_(_equal(node_BT, torch.where(node_BT == 0, NO_NODE, node_BT)).to(torch.uint8))
 
 
 def _shared(values_BTV: Tensor) -> Tensor:
@@ -207,16 +176,19 @@ def _shared(values_BTV: Tensor) -> Tensor:
     for place in range(1, values_BTV.shape[2] ** 2):
         one, other = divmod(place, values_BTV.shape[2])
         shared = shared | (query[..., one : one + 1] == key[..., other : other + 1])
-    return shared[..., 0].to(torch.int32)
+    return shared[..., 0].view(torch.uint8)
 
 
 def _gaps_in_time(times_BT: Tensor) -> Tensor:
-    minutes = (times_BT[:, :, None] - times_BT[:, None]).float() / 60_000
-    known = (times_BT > 0)[:, :, None] & (times_BT > 0)[:, None]
-    return (minutes.clamp_(min=0) + 1).frexp().exponent.clamp_(max=TIME - 1) * known
+    exact_BT, known_BT = times_BT.double(), (times_BT > 0).view(torch.uint8)
+    minutes_BTT = (exact_BT[:, :, None] - exact_BT[:, None]).float() / 60_000
+    # the exponent of a float of 1 or more, as frexp would tell it, in an eighth of the time
+    exponent_BTT = (minutes_BTT.clamp_(min=0) + 1).view(torch.int32).bitwise_right_shift_(23).sub_(126)
+    id_BTT = exponent_BTT.clamp_(max=TIME - 1).to(torch.uint8)
+    return id_BTT.mul_(known_BT[:, :, None] * known_BT[:, None])
 
 
 def _gaps_in_place(item_BT: Tensor) -> Tensor:
     place = torch.arange(item_BT.shape[1], device=item_BT.device)
     gap = (place[:, None] - place).clamp_(min=0)
-    return torch.where(gap < 8, gap, 4 + gap.float().frexp().exponent).clamp_(max=POSITION - 1).to(torch.int32)
+    return torch.where(gap < 8, gap, 4 + gap.float().frexp().exponent).clamp_(max=POSITION - 1).to(torch.uint8)

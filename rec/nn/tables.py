@@ -55,6 +55,17 @@ class Tables(nn.Module):
         return F.embedding(item, self.item.weight, padding_idx=0)
 
 
+def rows_of(table_CD: Tensor, *wanted: Tensor) -> list[Tensor]:
+    """(C, D) and int64 row numbers of any shapes -> their rows, (..., D) each, in one look-up.
+
+    Backward makes one gradient of the table's size. With a look-up each there would be one for each, all but a few rows
+    of them 0, which takes longer than all else in the head of a large catalogue.
+    """
+    found_ND = F.embedding(torch.cat([numbers.flatten() for numbers in wanted]), table_CD)
+    parts = found_ND.split([numbers.numel() for numbers in wanted])
+    return [part.view(*numbers.shape, -1) for part, numbers in zip(parts, wanted, strict=True)]
+
+
 class Heads(nn.Module):
     """P_u, P_i (D -> H) into the backbone and W_o (H -> D) out of it, all without bias.
 

@@ -95,21 +95,43 @@ class Histories(Source):
         return row[np.sort(first)].astype(np.int64)
 
 
+def require_field(dataset: Dataset, name: str, template: Template) -> None:
+    """Raises ConfigError if the dataset has no such text as a template asks for; reads none of it."""
+    field = template.field
+    match template.use:
+        case "interaction":
+            present, remedy = list(dataset.texts), "prepare it with --keep-text (reason: --reason-column)"
+            found = field in present
+        case "item" | "group":
+            present, remedy = _columns(dataset), "prepare it with --items FILE"
+            found = _named(field, present) is not None
+        case _:
+            return
+    if not found:
+        near = difflib.get_close_matches(field, [*present, "review", "reason"], n=1, cutoff=0.6)
+        meant = f"did you mean '{near[0]}'? Else " if near and near[0] != field else ""
+        raise ConfigError(
+            f"model.prompts.{name} asks for '{field}', which {dataset.root} has not "
+            f"(there: {', '.join(present) or 'none'}); {meant}{remedy}, or add '{name}' to model.leave_out"
+        )
+
+
 def source(dataset: Dataset, name: str, template: Template) -> Source:
     """The documents of a template.
 
     Raises:
         ConfigError: if the dataset has no such text, or none of it.
     """
+    require_field(dataset, name, template)
     match template.use:
         case "history" | "predictive":
             return _histories(dataset, 1 if template.use == "history" else 2)
         case "interaction":
-            found: Source = _interactions(dataset, name, template.field)
+            found: Source = _interactions(dataset, template.field)
         case "item":
-            found = _items(dataset, name, template.field)
+            found = _items(dataset, template.field)
         case "group":
-            found = _groups(dataset, name, template.field)
+            found = _groups(dataset, template.field)
     if not len(found.user_D):
         raise ConfigError(
             f"model.prompts.{name} finds no '{template.field}' in {dataset.root}; add '{name}' to model.leave_out"
@@ -125,9 +147,7 @@ def _histories(dataset: Dataset, least: int) -> Histories:
     return Histories(users, lengths[users], dataset)
 
 
-def _interactions(dataset: Dataset, name: str, field: str) -> Interactions:
-    if field not in dataset.texts:
-        raise _absent(dataset, name, field, dataset.texts, "prepare it with --keep-text (reason: --reason-column)")
+def _interactions(dataset: Dataset, field: str) -> Interactions:
     texts = Texts(dataset.root / "texts", field)
     positions = np.flatnonzero(dataset.train_positions())
     sizes = texts.sizes(positions)
@@ -136,34 +156,32 @@ def _interactions(dataset: Dataset, name: str, field: str) -> Interactions:
     return Interactions(owners, sizes // LETTERS, dataset, texts, positions)
 
 
-def _items(dataset: Dataset, name: str, field: str) -> Items:
-    column, _ = _column(dataset, name, field)
+def _items(dataset: Dataset, field: str) -> Items:
+    column, _ = _column(dataset, field)
     sizes = pc.binary_length(column).fill_null(0).to_numpy()
     rows = np.flatnonzero(sizes) + 1
     return Items(np.zeros(len(rows), np.int64), sizes[rows - 1] // LETTERS, column, rows)
 
 
-def _groups(dataset: Dataset, name: str, field: str) -> Groups:
-    column, named = _column(dataset, name, field)
+def _groups(dataset: Dataset, field: str) -> Groups:
+    column, named = _column(dataset, field)
     values, members = shared_by(named, column.fill_null("").to_pylist())
     lengths = np.array([len(rows) for rows in members], np.int64)
     return Groups(np.zeros(len(values), np.int64), lengths, values, members)
 
 
-def _column(dataset: Dataset, name: str, field: str) -> tuple[pa.ChunkedArray, str]:
-    """The column of a field, and its name: {category} and {brand} are found under any name that shops give them."""
-    file = dataset.root / "items.parquet"
-    present = [column for column in pq.read_schema(file).names if column not in ("row", "item")]
-    found = next((column for column in (field, *COLUMNS.get(field, ())) if column in present), None)
-    if found is None:
-        raise _absent(dataset, name, field, present, "prepare it with --items FILE")
-    return pq.read_table(file, columns=[found])[found].cast(pa.string()), found
+def _column(dataset: Dataset, field: str) -> tuple[pa.ChunkedArray, str]:
+    """The column of a field that is there, and its name."""
+    found = _named(field, _columns(dataset))
+    assert found is not None
+    return pq.read_table(dataset.root / "items.parquet", columns=[found])[found].cast(pa.string()), found
 
 
-def _absent(dataset: Dataset, name: str, field: str, present: Sequence[str], remedy: str) -> ConfigError:
-    near = difflib.get_close_matches(field, [*present, "review", "reason"], n=1, cutoff=0.6)
-    meant = f"did you mean '{near[0]}'? Else " if near and near[0] != field else ""
-    return ConfigError(
-        f"model.prompts.{name} asks for '{field}', which {dataset.root} has not "
-        f"(there: {', '.join(present) or 'none'}); {meant}{remedy}, or add '{name}' to model.leave_out"
-    )
+def _columns(dataset: Dataset) -> list[str]:
+    """What is known of items."""
+    return [name for name in pq.read_schema(dataset.root / "items.parquet").names if name not in ("row", "item")]
+
+
+def _named(field: str, present: Sequence[str]) -> str | None:
+    """The column of a field: {category} and {brand} are found under any name that shops give them."""
+    return next((column for column in (field, *COLUMNS.get(field, ())) if column in present), None)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from rec.data.dataset import Dataset
-from rec.errors import ConfigError, DatasetError
+from rec.errors import DatasetError
+from rec.hub import from_source
 
 
 def embed_items(
@@ -28,16 +30,12 @@ def embed_items(
         progress: told the number of texts done with each batch.
     """
     texts = item_texts(dataset, column)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(encoder)
-        if tokenizer.pad_token is None:  # decoders have none; what fills up is masked anyway
-            tokenizer.pad_token = tokenizer.eos_token
-        model = AutoModel.from_pretrained(encoder, dtype=torch.float32).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"the encoder '{encoder}' cannot be loaded ({reason}); give a hub name or a local folder"
-        ) from None
+    remedy = "give a hub name that can be reached or a local folder of an encoder with its tokenizer"
+    tokenizer = from_source(AutoTokenizer.from_pretrained, encoder, key="--encoder", remedy=remedy)
+    if tokenizer.pad_token is None:  # decoders have none; what fills up is masked anyway
+        tokenizer.pad_token = tokenizer.eos_token
+    reader = partial(AutoModel.from_pretrained, dtype=torch.float32)
+    model = from_source(reader, encoder, key="--encoder", remedy=remedy).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     features = np.zeros((dataset.items + 1, model.config.hidden_size), np.float32)
     filled = [row for row, text in enumerate(texts, 1) if text]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rec.errors import ConfigError
+from rec.hub import from_source
 
 
 class Tokenizer:
@@ -14,22 +14,23 @@ class Tokenizer:
         self.tokenizer = tokenizer
 
     @classmethod
-    def open(cls, source: str) -> "Tokenizer":
+    def open(cls, source: str, key: str = "model.tokenizer") -> "Tokenizer":
         """From a hub name or a folder, in which a single GGUF file will do.
+
+        Args:
+            source: its name.
+            key: of the configuration, which names it.
 
         Raises:
             ConfigError: if there is none.
         """
         packed = sorted(Path(source).glob("*.gguf"))
         arguments = {"gguf_file": packed[0].name} if packed and not (Path(source) / "tokenizer.json").is_file() else {}
-        try:
-            return cls(AutoTokenizer.from_pretrained(source, **arguments))
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(
-                f"the tokenizer '{source}' cannot be loaded ({reason}); set model.tokenizer to a hub name that can be "
-                "reached or a folder with a tokenizer"
-            ) from None
+        remedy = (
+            "set model.tokenizer to a hub name that can be reached or a folder with a tokenizer, such as "
+            "`python -m benchmarks.tokenizer DATASET FOLDER` makes"
+        )
+        return cls(from_source(AutoTokenizer.from_pretrained, source, key=key, remedy=remedy, **arguments))
 
     def __len__(self) -> int:
         """One more than its largest token."""

@@ -62,12 +62,8 @@ class TextView:
 
     def __init__(self, dataset: Dataset, data: Data, config: GraphLlm, words: Tokenizer, *, seed: int) -> None:
         self.dataset, self.data, self.config, self.seed = dataset, data, config, seed
-        wanted = (*CONTENT, "history") if config.stage == "pretrain" else ("predictive",)
-        if not config.content_share:
-            wanted = wanted[-1:]
-        chosen = {name: template for name, template in config.used.items() if template.use in wanted}
-        self.writers = [Writer(template, words, config.max_tokens) for template in chosen.values()]
-        self.sources = [source(dataset, name, template) for name, template in chosen.items()]
+        self.writers = [Writer(template, words, config.max_tokens) for template in config.trained_on.values()]
+        self.sources = [source(dataset, name, template) for name, template in config.trained_on.items()]
         sizes = [len(found.user_D) for found in self.sources]
         numbers = np.arange(sum(sizes))
         template = np.repeat(np.arange(len(sizes)), sizes)

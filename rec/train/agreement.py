@@ -12,8 +12,8 @@ from rec.errors import ConfigError
 from rec.models import graph_of
 from rec.ranks import Ranks, name_ranks
 
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed")
-"""Whose versions have to be the same everywhere: their ranks talk to each other."""
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "cut-cross-entropy")
+"""Whose versions have to be the same everywhere: their ranks talk to each other, or compute one loss together."""
 HOUSE = Path(__file__).parents[2]
 """The folder that holds our packages."""
 

@@ -199,15 +199,25 @@ def digest_of(folder: Path) -> str:
     return hashlib.sha256((folder / MARKER).read_bytes()).hexdigest()
 
 
-def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path) -> None:
-    """Raises CheckpointError unless the identity of a saved run is that of the current one, naming what differs."""
-    differing = [
-        f"{key} is {current.get(key)!r} but was {saved.get(key)!r}"
-        for key in sorted(saved.keys() | current.keys())
-        if saved.get(key) != current.get(key)
-    ]
+def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], folder: Path, graph: str = "") -> None:
+    """Raises CheckpointError unless the identity of a saved run is that of the current one, naming what differs.
+
+    Args:
+        saved: the identity in the checkpoint.
+        current: that of the run.
+        folder: of the checkpoint.
+        graph: the command that makes the old graph of the same dataset again, where it is known.
+    """
+    differing = [key for key in sorted(saved.keys() | current.keys()) if saved.get(key) != current.get(key)]
     if differing:
-        raise CheckpointError(
-            f"{folder} is of another run: {'; '.join(differing)}; give the old values back, or another name=... for a "
-            "new run"
-        )
+        told = "; ".join(f"{key} is {_shown(key, current)} but was {_shown(key, saved)}" for key in differing)
+        remedy = "give the old values back"
+        if graph and differing == ["graph fingerprint"]:
+            remedy = f"make the old graph again with `{graph}`"
+        raise CheckpointError(f"{folder} is of another run: {told}; {remedy}, or another name=... for a new run")
+
+
+def _shown(key: str, identity: Mapping[str, Any]) -> str:
+    """A value, of a fingerprint as much as other sentences show of it."""
+    value = identity.get(key)
+    return value[:12] if key.endswith("fingerprint") and isinstance(value, str) else repr(value)

@@ -78,9 +78,16 @@ def _graph(run: Run, dataset: Dataset) -> dict[str, Any]:
     return {} if graph is None else {"graph fingerprint": graph.fingerprint}
 
 
+def top_of_graph(run: Run, dataset: Dataset) -> int | None:
+    """The `--top` that the run's graph was made with; None where it reads none."""
+    graph = graph_of(run, dataset)
+    return None if graph is None else int(graph.manifest["options"]["top"])
+
+
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides its configuration."""
-    packages = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "numpy", "datasets", "pyarrow")
+    computing = ("kindling", "torch", "transformers", "accelerate", "deepspeed", "cut-cross-entropy")
+    packages = (*computing, "numpy", "datasets", "pyarrow")
     installed = {name: importlib.metadata.version(name) for name in packages if _is_installed(name)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {"python": platform.python_version(), "device": device, **installed}

@@ -19,7 +19,7 @@ from rec.train import random
 from rec.train.background import Background
 from rec.train.checkpoint import Checkpoints, damage, digest_of, require_same
 from rec.train.checksum import Facts, facts_of
-from rec.train.identity import changes, identity, versions
+from rec.train.identity import changes, identity, top_of_graph, versions
 from rec.train.pieces import Part, Parts, copy, file_of, write
 from rec.train.progress import Progress
 from rec.train.status import Status
@@ -39,6 +39,7 @@ class Keeper:
     def __init__(self, run: Run, dataset: Dataset, ranks: Ranks, status: Status) -> None:
         self.run, self.dataset, self.ranks, self.status = run, dataset, ranks, status
         self.identity = ranks.together(lambda: identity(run, dataset))
+        self.top = top_of_graph(run, dataset)
         self.checkpoints = Checkpoints(run.folder / "checkpoints", keep=run.train.keep, keep_every=run.train.keep_every)
         status.running()
         require_shared(run.folder, ranks)
@@ -106,6 +107,7 @@ class Keeper:
             "progress": dataclasses.asdict(progress),
             "scaler": engine.scaler(),
             "identity": self.identity,
+            "graph_top": self.top,
             "run": to_values(self.run),
             "ranks": self.ranks.world,
         }
@@ -189,7 +191,9 @@ class Keeper:
             if self.run.train.resume == "never":
                 raise CheckpointError(f"train.resume is never, but {folder} has checkpoints; choose another name=...")
             state = json.loads((newest / "state.json").read_text())
-            require_same(state["identity"], self.identity, newest)
+            top = state.get("graph_top")  # which earlier versions did not write
+            again = "" if top in (None, self.top) else f"kindling graph {self.run.dataset} --top {top}"
+            require_same(state["identity"], self.identity, newest, again)
             for change in changes(state["run"], to_values(self.run)):
                 tell(change)
         replace_text(folder / "run.yaml", dump(self.run))

@@ -46,7 +46,7 @@ class Stop:
     def __init__(self) -> None:
         self.grace = Train.grace
         self._born = time.monotonic()
-        self._asked = False
+        self._asked = self._stepping = False
         self._status: Status | None = None
         self._next_look = 0.0
         self._ear, self._mouth = os.pipe()
@@ -90,6 +90,10 @@ class Stop:
         if status.first and not restarted and file.exists() and _age(file) > time.monotonic() - self._born:
             file.unlink()
 
+    def steps_begin(self) -> None:
+        """From now on a request is heeded at the end of a step; before, at the end of a stage of loading."""
+        self._stepping = True
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
@@ -118,7 +122,8 @@ class Stop:
         _end_without_python(self.grace + LAST_WORDS)  # before anything that may hang
         if self._status is None or self._status.first:
             how = f"by force at a second signal, or in {self.grace:g} seconds"
-            print(f"{name}: stopping after this step; {how}", file=sys.stderr, flush=True)
+            when = "after this step" if self._stepping else "before the first step, so that nothing is begun"
+            print(f"{name}: stopping {when}; {how}", file=sys.stderr, flush=True)
 
     def _force(self, why: str) -> NoReturn:
         _end_without_python(LAST_WORDS)

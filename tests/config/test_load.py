@@ -36,6 +36,37 @@ def test_the_last_word_wins_over_file_over_defaults(write: Any):
     assert (run.optim.lr, run.optim.clip, run.optim.eps, run.train.steps) == (3e-4, 2.0, 1e-8, 7)
 
 
+def test_a_window_of_following_is_no_longer_than_a_history(write: Any):
+    file = write(MINIMAL + "data: {max_items: 20}\n")
+    assert load(file, ["model.following={kind: following, window: 20}"]).data.max_items == 20
+    assert load(file, ["model.following={kind: following}", "data.max_items=4"]).data.max_items == 4
+    with pytest.raises(ConfigError, match=r"following\.window is 21, .* data\.max_items = 20 .*; set it to 20 or less"):
+        load(file, ["model.following={kind: following, window: 21}"])
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("optim.groups={'tables.*': {lr: -1}}", r"^optim\.groups\.tables\.\*: lr is -1\.0; choose a positive rate"),
+        (
+            "model={kind: graph_llm, prompts: {mine: {prompt: 'Of {itme}', main: '{title}'}}}",
+            r"^model\.prompts\.mine: the prompt 'Of \{itme\}' has the field '\{itme\}'; did you mean '\{item\}'\?",
+        ),
+        (
+            "model={kind: graph_llm, prompts: {mine: {prompt: 'Of {item', main: '{title}'}}}",
+            r"^model\.prompts\.mine: the template 'Of \{item' is not complete",
+        ),
+        (
+            "model={kind: graph_llm, prompts: {mine: {promt: 'Of {item}'}}}",
+            r"^unknown key 'model\.prompts\.mine\.promt'",
+        ),
+    ],
+)
+def test_what_is_wrong_under_a_key_of_the_users_own_is_told_with_that_key_once(write: Any, word: str, says: str):
+    with pytest.raises(ConfigError, match=says):
+        load(write(MINIMAL), [word])
+
+
 def test_a_run_is_named_after_its_file_unless_it_has_a_name(write: Any):
     assert load(write(MINIMAL)).name == "tiny"
     assert load(write(MINIMAL + "name: other\n")).name == "other"

@@ -262,3 +262,22 @@ def test_every_id_of_every_kind_has_a_name_of_its_own():
     assert names("position")[8:10] == ["8 to 15 places back", "16 to 31 places back"]
     assert names("position")[-1] == "1024 places back or more"
     assert names("time")[-1] == "16 years apart or more"
+
+
+@pytest.mark.parametrize("layer", [None, 1])
+def test_of_a_large_backbone_one_layer_shows_its_heads_and_the_others_their_mean(
+    layer: int | None, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, _ = model_of("learned", dataset, tmp_path)
+    whole = gather(opened, person(dataset, 4), 3)
+    monkeypatch.setattr("rec.explain.shown.MOST", 7)  # of 2 layers x 4 heads
+    found = gather(opened, person(dataset, 4), 3, layer)
+    heads_of = 1 if layer is None else 0
+    pairs = [(whole["weights"][which], found["weights"][which]) for which in ("with", "without")]
+    pairs += [(one["bias"], other["bias"]) for one, other in zip(whole["relations"], found["relations"], strict=True)]
+    for every, kept in pairs:
+        assert [len(heads) for heads in kept] == ([1, 4] if heads_of else [4, 1])
+        assert kept[heads_of] == every[heads_of]
+        for row, *of_heads in zip(kept[1 - heads_of][0], *every[1 - heads_of], strict=True):
+            mean = torch.tensor(of_heads).mean(0)
+            torch.testing.assert_close(torch.tensor(row), mean, atol=2e-4, rtol=0)

@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
 from rec.config.tree import LearnedRelations
 from rec.explain.gather import gather
 from rec.explain.page import page
+from rec.explain.related import triangle
+from rec.explain.shown import shown
 from tests.explain.trained import EVIL, corpus, person, trained
 from tests.small import soft_token
 
@@ -83,3 +86,10 @@ def test_a_number_that_is_none_does_not_make_a_page() -> None:
 def test_the_page_is_shipped_with_the_package() -> None:
     settings = (Path(__file__).parents[2] / "setup.cfg").read_text()
     assert re.search(r"\[options\.package_data\]\nrec\.explain = \*\.html\n", settings)
+
+
+def test_a_page_of_a_large_backbone_stays_small_enough_to_send() -> None:
+    weights_LHTT = torch.rand(28, 16, 51, 51)
+    sent = [triangle(of_HTT) for of_HTT in shown(weights_LHTT, 27)]
+    assert sum(map(len, sent)) == 27 + 16
+    assert len(page({"weights": {"with": sent, "without": sent}})) < 1e6

@@ -18,7 +18,7 @@ def made(kept: int, random: np.random.Generator, symmetric: bool = False) -> Nei
         length = random.integers(kept + 1)
         item[row, :length] = np.sort(random.permutation(np.delete(np.arange(1, ITEMS + 1), row - 1))[:length])
     told = np.where(item <= ITEMS, np.arange(ITEMS + 1)[:, None] * 100 + item, 0).astype(np.float32)
-    return Neighbours(item, told, told / 10_000, np.zeros(QUANTILES - 1, np.float32), symmetric)
+    return Neighbours(item, told, told / 10_000, told.sum(1), np.zeros(QUANTILES - 1, np.float32), symmetric)
 
 
 @given(st.integers(1, 39), st.integers(0, 1000))

@@ -39,6 +39,14 @@ def test_strengths_and_weights_of_all_pairs_are_those_of_the_definitions(log: li
 
 @settings(max_examples=60)
 @given(LOGS, st.integers(1, 5))
+def test_totals_are_those_of_all_pairs_kept_or_not(log: list[list[int]], kept: int):
+    with graph_of(log, top=kept) as graph:
+        assert np.array_equal(graph.together.total_I, table(oracle.together(log)).sum(1))
+        assert graph.following.total_I == pytest.approx(table(oracle.following(log)).sum(1), rel=1e-12)
+
+
+@settings(max_examples=60)
+@given(LOGS, st.integers(1, 5))
 def test_the_lists_are_cut_as_exact_fractions_rank_them(log: list[list[int]], kept: int):
     with graph_of(log, top=kept) as graph:
         assert oracle.listed(graph.together) == oracle.top_together(log, ITEMS, kept)
@@ -146,5 +154,5 @@ def test_the_order_of_users_does_not_matter(log: list[list[int]], random):
     other = random.sample(log, len(log))
     with graph_of(log, top=3) as one, graph_of(other, top=3) as two:
         for left, right in ((one.together, two.together), (one.following, two.following)):
-            for name in ("item_IK", "strength_IK", "weight_IK", "bounds"):
+            for name in ("item_IK", "strength_IK", "weight_IK", "total_I", "bounds"):
                 assert np.array_equal(getattr(left, name), getattr(right, name))

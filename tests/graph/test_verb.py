@@ -56,6 +56,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
     for words, says in [
         ((tmp_path / "nowhere",), "is not a prepared dataset; make it with `kindling prepare"),
         ((dataset.root, "--top", 0), "--top is 0; choose 1 or more neighbours"),
+        ((dataset.root, "--top", ITEMS + 1), f"--top is 13, but {dataset.root} has only 12 items; choose 12 neigh"),
     ]:
         assert call(monkeypatch, *words) == 2
         assert says in capsys.readouterr().err

@@ -109,9 +109,23 @@ def test_what_training_does_not_know_may_be_changed(
     assert len({line["metrics"]["ndcg@10[full]"] for line in lines}) == 3
 
 
-@pytest.mark.parametrize("change", ["model.dim=9", "seed=4", "data.max_items=3"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.dim=9",
+        "seed=4",
+        "data.max_items=3",
+        "model.kind=sasrec",
+        "model.followin=null",
+        "model={}",
+        "evl.block=3",
+    ],
+)
 def test_what_is_trained_may_not_be_changed(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: str
 ) -> None:
     assert call(monkeypatch, run_folder, change) == 2
-    assert "tiny is trained, and only eval.* and model.following can still be changed" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"kindling evaluate: tiny is trained, and '{change}' cannot be changed any more, only eval.* and "
+        "model.following; train a run of its own for it\n"
+    )

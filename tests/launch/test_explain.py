@@ -45,11 +45,7 @@ def test_the_verb_writes_a_page_of_the_users_history(
 @pytest.mark.parametrize(
     ("run", "user", "said"),
     [
-        (
-            "paper/run",
-            "nobody",
-            r"1 of 1 users are not in .*data, the first is 'nobody'; choose one of users\.parquet\n",
-        ),
+        ("paper/run", "nobody", r"kindling explain: .*data has no user 'nobody'; its users\.parquet has all of them\n"),
         ("sasrec/run", "u4", r"is a model of kind sasrec, which cannot be explained; give a run of kind soft_token\n"),
         ("none/run", "u4", r"none/run holds no trained model; give the folder of a run that has been trained\n"),
     ],
@@ -63,3 +59,12 @@ def test_what_cannot_be_explained_is_one_sentence_and_exit_code_2(
     assert re.search(said, err)
     assert err.count("\n") == 1
     assert not file.exists()
+
+
+def test_a_layer_that_the_backbone_does_not_have_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, folder / "paper/run", "--user", "u4", "--out", folder / "refused.html", "--layer", 3) == 2
+    assert capsys.readouterr().err == (
+        "kindling explain: --layer is 3, but the backbone has 2 layers; choose from 1 to 2\n"
+    )

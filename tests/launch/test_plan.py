@@ -46,6 +46,17 @@ def test_a_plan_has_a_row_for_each_strategy_and_says_what_is_assumed(kindling_pl
     assert "assumed, not measured: 40% of 67.0 TFLOP/s, and 40 GB/s" in text
 
 
+def test_each_stage_of_a_plan_is_said_before_it_is_waited_for(
+    kindling_plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    said = []
+    monkeypatch.setattr("rec.train.plan.plan.Stage.rehearse", lambda *_: said.append(capsys.readouterr()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        kindling_plan(*SIZES)
+    assert said[0].out == ""
+    assert said[0].err == "rehearsing a training step of 0 million parameters, without data\n"
+
+
 def test_without_a_gpu_the_plan_is_for_this_machine(kindling_plan, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     code, text = kindling_plan(*SIZES)

@@ -10,11 +10,11 @@ import torch
 
 from launch.train import execute, made
 from rec.config.graph_llm import GraphLlm
-from rec.config.tree import Data, PaperRelations
+from rec.config.tree import Data, PaperRelations, Run
 from rec.data.batch import NOTHING, Prompts
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
-from rec.errors import CheckpointError, ConfigError
+from rec.errors import CheckpointError, ConfigError, DatasetError
 from rec.models.saved import load, start_from
 from rec.ranks import Ranks
 from rec.text.prompts import Writer
@@ -22,7 +22,7 @@ from rec.text.tokenizer import Tokenizer
 from rec.text.view import TextView
 from tests.contract import RecommenderContract
 from tests.eval.tiny import write
-from tests.small import WIDTH, a_run, make, make_for, queries, saved_tensors
+from tests.small import WIDTH, a_run, make, make_for, queries, saved_tensors, soft_token
 from tests.text.test_view import poisoned
 from tests.words import AMAZON, graph_llm, reviews, shared_words
 
@@ -209,3 +209,23 @@ def test_a_history_that_does_not_fit_into_a_prompt_is_refused_with_what_does(tmp
         ConfigError, match=f"has room for {room}; set model.max_tokens to 49 or data.max_items to {room}"
     ):
         model.require_room(room + 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "says"),
+    [
+        (graph_llm("no/tokenizer/here"), ConfigError, r"model\.prompts\.review asks for 'review', which .* has not"),
+        (graph_llm("no/tokenizer/here", **BARE, relations=PaperRelations()), DatasetError, "has no graph; make it"),
+        (soft_token(item_init="words", relations=PaperRelations()), DatasetError, "has no graph; make it"),
+        (soft_token(item_init="words"), DatasetError, "has no feature 'words'"),
+    ],
+)
+def test_what_a_dataset_lacks_is_said_before_anything_is_loaded(
+    config: Any, error: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    dataset = write(tmp_path / "d", [[1, 2, 3, 4]], 5)
+    for name in ("launch.strategy.asked", "rec.models.tokenizer", "rec.models.build"):
+        monkeypatch.setattr(name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
+    run = Run(name="run", dataset=dataset.root, out=tmp_path, model=config)
+    with pytest.raises(error, match=says):
+        execute(run)

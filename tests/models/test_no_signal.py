@@ -15,6 +15,7 @@ from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.data.views import NextItems, queries
 from rec.nn import relations
+from rec.nn.places import Places
 from rec.ranks import Ranks
 from tests.eval.tiny import write
 from tests.small import graph_for, make, soft_token
@@ -58,8 +59,8 @@ def losses(dataset: Dataset, top: int) -> tuple[float, float]:
     return float(np.mean(measured[-len(measured) // 5 :])), valid
 
 
-def nothing_found(_: object, item_BT: Tensor) -> list[Tensor]:
-    return [torch.zeros(*item_BT.shape, item_BT.shape[1])] * 2
+def nothing_found(places: Places, *_: object) -> Tensor:
+    return torch.zeros(*places.item_BT.shape, places.item_BT.shape[1], dtype=torch.uint8)
 
 
 def nothing_owned(_: object, __: object, item_BT: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ def test_the_graph_tells_nothing_of_what_comes_next_unless_the_own_share_stays_i
 ):
     train, valid = losses(draws, top)
     with monkeypatch.context() as patched:
-        patched.setattr(relations, "_found", nothing_found)
+        patched.setattr(Places, "dealt", nothing_found)
         without_train, without_valid = losses(draws, top)
     assert train == pytest.approx(without_train, abs=NOISE)
     assert valid == pytest.approx(without_valid, abs=NOISE)

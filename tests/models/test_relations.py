@@ -49,6 +49,18 @@ def test_a_users_own_relations_are_those_of_a_graph_made_without_him(log: list[l
         check_without(log, data.draw(st.sampled_from(users)))
 
 
+def test_what_follows_an_item_is_counted_exactly_however_often_it_does():
+    """In units of 1 / 2520, twelve items are followed by some 10^8 each: a float32 would be 4 off."""
+    items = np.random.default_rng(7).integers(1, ITEMS + 1, 250_000)
+    expected = np.zeros(ITEMS + 1, np.int64)
+    for gap in range(1, 11):
+        first, then = items[:-gap], items[gap:]
+        expected += 2520 // gap * np.bincount(first[first != then], minlength=ITEMS + 1)
+    assert expected[1:].min() > 10**8
+    with graph_of([items.tolist()], top=3) as graph:
+        assert tensors(graph).out_I.tolist() == expected.tolist()
+
+
 def test_a_share_that_is_a_bound_reaches_it():
     check_without([[3, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1]] * 2, 1)
 

@@ -120,7 +120,7 @@ def test_values_reach_what_is_derived_from_them():
         ),
         ({"config": {"n_layer": "two"}}, "does not fit gpt2: TypeError: Field 'n_layer' expected int"),
         ({"config": {"n_embd": 30, "n_head": 4}}, "does not make a gpt2: .* must be divisible"),
-        ({"source": "/nowhere/at/all"}, "source is '/nowhere/at/all', which cannot be loaded"),
+        ({"source": "/nowhere/at/all"}, "source is '/nowhere/at/all', a folder that is not there; give"),
     ],
 )
 def test_what_cannot_be_built_is_the_users_error(options: dict[str, Any], told: str):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rec.nn.propagate import Edges, Half, Means, Propagation, mean_over_layers
+from rec.nn.mean_over_layers import Edges, Half, mean_over_layers
+from rec.nn.propagate import Means, Propagation
 
 D = 3
 Pairs = Sequence[tuple[int, int]]
@@ -75,7 +76,7 @@ def test_means_and_gradients_are_those_of_the_dense_matrix(
 def test_one_side_passes_the_numerical_check_of_gradients(layers: int):
     adjacency = random_graph(5, 7, 0.4, seed=2)
     halves = [
-        Half(edges_of(matrix), torch.rand(int(matrix.sum()), dtype=torch.float64), torch.rand(len(matrix), 1).double())
+        Half(edges_of(matrix), torch.rand(int(matrix.sum()), dtype=torch.float64))
         for matrix in (adjacency, adjacency.t())
     ]
     by_user, by_item = halves
@@ -142,26 +143,35 @@ def test_a_graph_without_edges_has_no_neighbours():
 def test_edge_dropout_takes_an_edge_out_in_both_directions_and_depends_on_the_step_alone():
     adjacency = random_graph(40, 30, 0.5, seed=3)
     drops = propagation(adjacency, layers=1, dropout=0.3)
+    whole_UI, whole_IU = matrices(propagation(adjacency, layers=1), None)
     masks = []
     for key in (torch.tensor(5), torch.tensor(5), torch.tensor(6)):
-        by_user, by_item = drops.halves(None, key)
-        dense_UI, dense_IU = (
-            torch.sparse_csr_tensor(*half.edges, half.values_E, size, check_invariants=True).to_dense()
-            for half, size in ((by_user, (40, 30)), (by_item, (30, 40)))
-        )
+        dense_UI, dense_IU = matrices(drops, key)
         assert torch.equal(dense_UI, dense_IU.t())
-        assert torch.equal(dense_UI.unique(), torch.tensor([0, 1 / 0.7]))
+        dropped = dense_UI == 0
+        torch.testing.assert_close(dense_UI, (whole_UI / 0.7).masked_fill(dropped, 0))
+        assert dropped[adjacency > 0].any()
         masks.append(dense_UI)
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
-    assert torch.equal(drops.eval().halves(None, None)[0].values_E.unique(), torch.ones(1))
+    assert torch.equal(matrices(drops.eval(), None)[1], whole_IU)
+
+
+def matrices(block: Propagation, key: Tensor | None) -> list[Tensor]:
+    """The halves of S of a step, (U, I) and (I, U)."""
+    halves = block.halves(None, key)
+    sizes = [len(half.edges.offsets) - 1 for half in halves]
+    return [
+        torch.sparse_csr_tensor(*half.edges, half.values_E, size, check_invariants=True).to_dense()
+        for half, size in zip(halves, (sizes, sizes[::-1]), strict=True)
+    ]
 
 
 def test_edge_dropout_keeps_the_expected_sum():
-    """Over 400 keys, the mean value of each of 500 edges is 1 within five standard errors."""
+    """Over 400 keys, the mean value of each of 500 edges, all (20 x 25)^(-1/2), is that within five standard errors."""
     adjacency = torch.ones(20, 25)
     drops = propagation(adjacency, layers=1, dropout=0.3)
-    mean_E = torch.stack([drops.halves(None, torch.tensor(key))[0].values_E for key in range(400)]).mean(0)
+    mean_E = torch.stack([drops.halves(None, torch.tensor(key))[0].values_E for key in range(400)]).mean(0) * 500**0.5
     assert (mean_E - 1).abs().max() < 5 * (0.3 / 0.7 / 400) ** 0.5
     assert abs(mean_E.mean() - 1) < 5 * (0.3 / 0.7 / 400 / 500) ** 0.5
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rec.nn.tables import Heads, Tables
+from rec.nn.tables import Heads, Tables, rows_of
 
 
 def _tables(users: int = 4, items: int = 9, dim: int = 6) -> Tables:
@@ -82,3 +82,18 @@ def test_heads_are_without_bias_and_start_as_one_orthogonal_map():
     with torch.no_grad():
         heads.item_in.weight.add_(1)
     assert torch.equal(heads.query.weight, before)  # equal at the start, and not tied
+
+
+def test_rows_of_one_look_up_are_those_of_many_and_so_is_their_gradient():
+    table = _tables().item.weight
+    wanted = torch.tensor([3, 1, 3]), torch.tensor([[9, 3], [0, 2]])
+    found = rows_of(table, *wanted)
+    apart = [table[numbers] for numbers in wanted]
+    assert all(torch.equal(one, other) for one, other in zip(found, apart, strict=True))
+    weights = [torch.randn(one.shape) for one in apart]
+    ours, reference = (
+        torch.autograd.grad(sum((w * one).sum() for w, one in zip(weights, rows, strict=True)), table)[0]
+        for rows in (found, apart)
+    )
+    torch.testing.assert_close(ours, reference)
+    assert ours.any(1).tolist() == [True, True, True, True, False, False, False, False, False, True]

@@ -69,7 +69,7 @@ def test_an_item_table_starts_from_a_feature(dataset: Dataset, encoder: Path, mo
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--encoder", "nowhere"], "the encoder 'nowhere' cannot be loaded"),
+        (["--encoder", "nowhere"], "--encoder is 'nowhere', which cannot be loaded"),
         (["--encoder", "x", "--column", "colour"], "has no item column 'colour' (there: row, item, text)"),
     ],
 )

@@ -110,7 +110,9 @@ def test_a_document_that_cannot_hold_its_prompt_is_refused_with_the_size_that_wi
     [
         ("{user} wrote", "{review}", "is no template; give {user} and {item}"),
         ("{user} {item}", "{items}", "is no template"),
-        ("{item} {title}", "{brand}", "is no template"),
+        ("{item} {text}", "{brand}", r"'\{item\} \{text\}' has the field '\{text\}'; a prompt has \{user\}"),
+        ("{itme} is", "{brand}", r"has the field '\{itme\}'; did you mean '\{item\}'\? Else a prompt has"),
+        ("{user} has", "{itmes}", r"is no template; did you mean '\{items\}'\? Else give"),
         ("{user} likes {items}", "{items}", "is no template"),
         ("{items} {items}", "{brand}", "is no template"),
         ("{user} {items} {items}", "", "is no template"),

@@ -9,11 +9,13 @@ import pytest
 
 from launch.command import DONE
 from rec.config.load import to_values
-from rec.config.tree import Optim, Run
+from rec.config.tree import LearnedRelations, Optim, Run, Sasrec
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError
+from rec.graph.build import build as build_graph
 from rec.models import build
 from rec.train.identity import changes
+from tests.eval.tiny import write
 from tests.small import soft_token
 from tests.train.runs import make_run, start, train
 
@@ -32,6 +34,25 @@ def test_every_value_that_is_another_one_is_told_with_the_one_before(mixed: Data
         "goes on with train.precision=bf16 (was fp32)",
         'goes on with train.trackers=["wandb"] (was [])',
     ]
+
+
+def test_another_graph_is_refused_with_the_command_that_makes_the_old_one_and_it_works(tmp_path: Path):
+    dataset = write(tmp_path / "d", [[1, 2, 3, 4, 5, 6, 7], [2, 3, 1, 4, 6, 5], [5, 1, 3, 2]], 12)
+    build_graph(dataset, top=3)
+    run = make_run(dataset, tmp_path, model=Sasrec(), train=train(steps=1))
+    run = dataclasses.replace(run, model=soft_token(relations=LearnedRelations()))
+    assert start(run) == DONE
+    build_graph(dataset, top=2)
+    digits = "[0-9a-f]{12}"
+    command = f"kindling graph {dataset.root} --top 3"
+    with pytest.raises(
+        CheckpointError,
+        match=rf"of another run: graph fingerprint is {digits} but was {digits}; make the old graph again with "
+        rf"`{command}`, or another name=",
+    ):
+        start(run)
+    build_graph(dataset, top=3)
+    assert start(run) == DONE
 
 
 def _saved_backbone(folder: Path, **values: Any) -> Path:

@@ -60,7 +60,7 @@ def test_stopped(mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = make_run(mixed, tmp_path)
     monkeypatch.setattr(Stop, "asked", True)
     assert start(run) == STOPPED
-    assert told(run) == ("stopped", 1, STOPPED)
+    assert told(run) == ("stopped", 0, STOPPED)
 
 
 def test_failed_since_the_numbers_did(mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -77,6 +77,7 @@ def test_signals_go_back_to_whoever_had_them():
 
 def test_one_request_that_arrives_many_times_is_one(tmp_path: Path, quick: None):
     def act(stop: Stop) -> None:
+        stop.steps_begin()
         send(*SIGNALS, *SIGNALS)
         time.sleep(0.4)
         assert stop.asked

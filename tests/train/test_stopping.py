@@ -51,6 +51,11 @@ def befall(patch: pytest.MonkeyPatch, phase: str, act: Callable[[], None]) -> No
     patch.setattr(owner, name, with_it)
 
 
+def saved_steps(run: Run) -> list[int]:
+    """Steps of the checkpoints of a run, ascending."""
+    return sorted(int(folder.name[5:]) for folder in (run.folder / "checkpoints").glob("step-????????"))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(mixed: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Any]:
     """What a run that nothing disturbs measures on so many ranks."""
@@ -77,13 +82,24 @@ def test_a_signal_in_any_phase_stops_all_ranks_and_the_run_goes_on_as_if_nothing
             assert start(run, world) == STOPPED
         content = status(run)
         assert (content["state"], content["code"]) == ("stopped", STOPPED)
-        assert newest(run) == f"step-{content['step']:08d}"
+        assert saved_steps(run)[-1:] == [content["step"]][: content["step"]]
         steps.append(content["step"])
-    # saved at the next boundary: of a step, or of an evaluation, which is then repeated from its begin
-    each = {"loading": [1, 2, 3], "the first step": [1, 2, 3], "training": [2, 4, 6], "evaluation": [3, 3, 3]}
+    # saved at the next boundary: of a step, or of an evaluation, which is then repeated from its begin; before the
+    # first step there is nothing to save
+    each = {"loading": [0, 0, 0], "the first step": [1, 2, 3], "training": [2, 4, 6], "evaluation": [3, 3, 3]}
     assert steps == each.get(phase, [3, 4, 7])
     assert start(run, world) == DONE
     assert measured(run) == undisturbed(world)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_request_before_the_next_step_leaves_what_was_saved_as_it_is(mixed: Dataset, tmp_path: Path, world: int):
+    run = make_run(mixed, tmp_path, data=SMALL, eval=BLOCKS, train=train(save_every=2))
+    for phase, steps in (("training", 2), ("loading", 2)):
+        with pytest.MonkeyPatch.context() as patch:
+            befall(patch, phase, lambda: os.kill(os.getpid(), signal.SIGINT))
+            assert start(run, world) == STOPPED
+        assert (status(run)["state"], status(run)["step"], saved_steps(run)[-1]) == ("stopped", steps, steps)
 
 
 def test_an_evaluation_is_given_up_within_a_block(mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -139,7 +155,7 @@ class TestStopFile:
         run.folder.mkdir()
         befall(monkeypatch, "loading", lambda: (run.folder / "STOP").touch())
         assert start(run) == STOPPED
-        assert newest(run) == "step-00000001"
+        assert saved_steps(run) == []
 
     def test_it_holds_against_restarts_by_the_launcher(
         self, mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -224,7 +240,8 @@ def test_a_signal_that_comes_while_torch_is_being_imported_is_not_lost(
     command.send_signal(signal.SIGUSR1)
     _, said = command.communicate(timeout=120)
     assert command.returncode == STOPPED, said
-    assert "SIGUSR1: stopping after this step; by force" in said
+    assert "SIGUSR1: stopping before the first step, so that nothing is begun; by force" in said
+    assert "stopped before the first step: nothing was begun, and nothing had to be saved" in said
     run = make_run(mixed, tmp_path)
-    assert newest(run) == "step-00000001"
-    assert (status(run)["state"], status(run)["step"], status(run)["code"]) == ("stopped", 1, STOPPED)
+    assert saved_steps(run) == []
+    assert (status(run)["state"], status(run)["step"], status(run)["code"]) == ("stopped", 0, STOPPED)

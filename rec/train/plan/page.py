@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rec.config.tree import SoftToken
+from rec.report import many
 from rec.train.plan.memory import parts
 from rec.train.plan.plan import BETWEEN, INSIDE, ROOM, UTILISATION, Plan
 
@@ -20,10 +21,10 @@ def _head(plan: Plan) -> list[str]:
     share = flops.loss / (flops.backbone + flops.attention + flops.loss)
     return [
         f"{run.name}: {work.users:,} users, {work.items:,} items, {work.windows:,} windows of at most {work.longest}",
-        f"{_many(machine.ranks, 'process')} on {_many(machine.nodes, 'machine')}, {_size(machine.memory)} each, "
+        f"{many(machine.ranks, 'process')} on {many(machine.nodes, 'machine')}, {_size(machine.memory)} each, "
         f"{run.train.precision}",
-        f"a step: {run.data.global_batch} windows = {_many(machine.ranks, 'process')} x "
-        f"{_many(accumulated, 'micro-batch')} of {run.data.micro_batch}; "
+        f"a step: {run.data.global_batch} windows = {many(machine.ranks, 'process')} x "
+        f"{many(accumulated, 'micro-batch')} of {run.data.micro_batch}; "
         f"{_flops(plan.flops_of_step)}, {share:.0%} of it in the loss",
         f"an epoch: {plan.steps_of_epoch:,.1f} steps; the run: {run.train.steps:,} steps = {epochs:,.1f} epochs",
     ]
@@ -93,11 +94,6 @@ def _assumptions(plan: Plan) -> Iterator[str]:
         f"Hours are assumed, not measured: {UTILISATION:.0%} of {_flops(plan.machine.speed)}/s{sending}; "
         "evaluation and saving come on top."
     )
-
-
-def _many(count: int, what: str) -> str:
-    plural = "es" if what.endswith(("s", "h")) else "s"
-    return f"{count} {what}{plural if count > 1 else ''}"
 
 
 def _size(size: float) -> str:

@@ -1,5 +1,6 @@
 """A run on a machine, before it is started: what it takes under each strategy, and what that says."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,16 +41,26 @@ class Machine:
 class Plan:
     """What a run takes on a machine.
 
+    Args:
+        run: what is to be trained.
+        work: of an epoch.
+        machine: where.
+        tell: told what is done next, each of which may take a minute of a large model.
+
     Raises:
         ConfigError: if the global batch is not whole micro-batches on every rank, or the model cannot be built.
     """
 
-    def __init__(self, run: Run, work: Work, machine: Machine) -> None:
+    def __init__(
+        self, run: Run, work: Work, machine: Machine, tell: Callable[[str], object] = lambda text: None
+    ) -> None:
         check_batches(run.data, machine.ranks)
         self.run, self.work, self.machine = run, work, machine
         stage = Stage(run, work.users, work.items, work.graph)
         self.inventory = memory.count(stage.model)
+        tell(f"rehearsing a training step of {self.inventory.whole.all / 1e6:,.0f} million parameters, without data")
         self.rehearsal: Rehearsal = stage.rehearse(work.longest)
+        tell(f"rehearsing an evaluation of {run.eval.block} histories")
         self.evaluation = stage.evaluation(work.longest)
 
     @property

@@ -7,12 +7,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, register_flop_formula, sdpa_backward_flop_count, sdpa_flop_count
 
+import rec.nn.catalogue  # noqa: F401  (its operations are counted here)
 from rec.nn.backbone import blocks
 
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@register_flop_formula(torch.ops.kindling.log2_partition)
+def _flops_of_partition(query: torch.Size, table: torch.Size, *_: Any, **__: Any) -> int:
+    """One product of all queries and all items."""
+    return 2 * query[0] * table.numel()
+
+
+@register_flop_formula(torch.ops.kindling.expect)
+def _flops_of_expectation(query: torch.Size, table: torch.Size, *others: torch.Size | None, **__: Any) -> int:
+    """The same product again, and one more for each gradient that is wanted."""
+    *_, mean, grad = others
+    return (1 + (mean is not None) + (grad is not None)) * 2 * query[0] * table.numel()
 
 
 class Tracker(TorchDispatchMode):

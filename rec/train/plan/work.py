@@ -6,7 +6,7 @@ import numpy as np
 
 from rec.config.tree import Run
 from rec.data.dataset import Dataset, IntArray
-from rec.data.order import order_of_epoch
+from rec.data.order import even_sizes, order_of_epoch
 from rec.data.windows import cut
 from rec.errors import ConfigError, DatasetError
 from rec.graph.graph import Graph
@@ -97,10 +97,9 @@ def of_counts(users: int, items: int, interactions: int, run: Run) -> Work:
 
 def _padded(lengths: IntArray, global_batch: int, micro_batch: int) -> IntArray:
     """(windows) items of each window with its padding: the feed sorts a step by length and cuts it."""
-    padded = [
-        np.maximum(1, np.maximum.reduceat(step, starts)).repeat(np.diff([*starts, len(step)]))
-        for begin in range(0, len(lengths), global_batch)
-        if len(step := -np.sort(-lengths[begin : begin + global_batch]))
-        for starts in [np.arange(0, len(step), micro_batch)]
-    ]
+    padded = []
+    for begin in range(0, len(lengths), global_batch):
+        step = -np.sort(-lengths[begin : begin + global_batch])
+        sizes = even_sizes(step, -(-len(step) // micro_batch))
+        padded.append(np.maximum(1, step[np.cumsum([0, *sizes[:-1]])]).repeat(sizes))
     return np.concatenate(padded)
