@@ -19,7 +19,19 @@ from benchmarks.measure import say
 from benchmarks.page import LINES, write
 
 ROOT = Path(__file__).parents[1]
-ALL: tuple[str, ...] = ("head", "training", "padding", "attention", "graph", "propagation")
+ALL: tuple[str, ...] = (
+    "head",
+    "training",
+    "padding",
+    "loader",
+    "ranking",
+    "prepare",
+    "checkpoint",
+    "startup",
+    "attention",
+    "graph",
+    "propagation",
+)
 """Benchmarks that print comparisons, in the order of the table; each is a module of this folder."""
 QUICK: dict[str, list[str]] = {
     "head": ["--items", "12000", "--repeats", "1"],
@@ -27,6 +39,8 @@ QUICK: dict[str, list[str]] = {
     "attention": ["--users", "200", "--windows", "8", "--widths", "64", "--layers", "2", "--repeats", "3"],
     "graph": ["--interactions", "50000", "--users", "1000", "--items", "2000"],
     "propagation": ["--parts", "20", "--repetitions", "1"],
+    "ranking": ["--items", "50000", "--users", "512", "--repeats", "1"],
+    "prepare": ["--interactions", "200000", "--users", "20000", "--items", "5000", "--repeats", "1"],
 }
 """Benchmark -> the sizes with which it is done in seconds."""
 

@@ -41,11 +41,10 @@ def test_the_benchmark_of_propagation_runs_small() -> None:
     assert len([json.loads(line)["ratio"] for line in done.stdout.splitlines()]) == 6, done.stderr
 
 
-@pytest.mark.parametrize(("name", "lines"), [("checkpoint", ["save", "load"]), ("resume", ["resume"])])
-def test_the_benchmarks_run_small(name: str, lines: list[str]) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *SIZES]
+def test_the_benchmark_of_resuming_runs_small() -> None:
+    command = [sys.executable, "-m", "benchmarks.resume", *SIZES]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert [json.loads(line)["benchmark"] for line in done.stdout.splitlines()] == lines, done.stderr
+    assert json.loads(done.stdout)["benchmark"] == "resume", done.stderr
 
 
 def test_the_benchmark_of_the_head_runs_small() -> None:
@@ -77,3 +76,23 @@ def test_nearly_all_positions_of_a_step_are_real():
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 4, done.stderr
     assert all(line["holds"] for line in found)
+
+
+SMALL = {
+    "checkpoint": (["checkpoint"] * 4, SIZES),
+    "loader": (["loader"] * 5, [*SIZES, "--steps", "3", "--batch", "32"]),
+    "prepare": (["preparing"] * 3, SIZES),
+    "ranking": (["full ranking"] * 4, ["--items", "3000", "--users", "300", "--repeats", "1"]),
+}
+NEEDS = {"prepare": "polars", "ranking": "faiss"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_benchmarks_that_compare_run_small(name: str) -> None:
+    pytest.importorskip(NEEDS.get(name, "torch"))
+    rows, sizes = SMALL[name]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *sizes]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["row"] for line in found] == rows, done.stderr
+    assert all(line["holds"] for line in found if line["stable"]), found

@@ -54,14 +54,17 @@ class NextItems:
             negatives_BK, log_q_BK = self.negatives.sample_for_all(step_key, self.data.negatives)
         else:
             negatives_BK, log_q_BK = self.negatives.sample(windows.user, key_B, self.data.negatives)
-        items_BT = _gather(dataset.item_rows, windows.start, windows.length, width)
-        times_BT = _gather(dataset.times, windows.start, windows.length, width) if dataset.has_times else 0 * items_BT
+        place_BX = windows.start[:, None] + np.arange(width + 1)  # what lies beyond a window is read, and left out
+        inside_BT = np.arange(width) < windows.length[:, None]
+        items_BX = _at(dataset.item_rows, place_BX)
+        items_BT = items_BX[:, :-1] * inside_BT
+        times_BT = _at(dataset.times, place_BX[:, :-1]) * inside_BT if dataset.has_times else 0 * items_BT
         return Sequences(
             user_B=_int64(windows.user),
             items_BT=_int64(items_BT),
             times_BT=_int64(times_BT),
-            targets_BT=_int64(_gather(dataset.item_rows, windows.start + 1, windows.length, width)),
-            first_B=_int64(np.where(windows.first, dataset.item_rows[windows.start], PADDING)),
+            targets_BT=_int64(items_BX[:, 1:] * inside_BT),
+            first_B=_int64(items_BX[:, 0] * windows.first),
             negatives_BK=_int64(negatives_BK),
             log_q_BK=torch.from_numpy(log_q_BK),
             key_B=torch.from_numpy(key_B.view(np.int64).copy()),
@@ -94,12 +97,9 @@ def _recent(rows: list[IntArray], most: int) -> Tensor:
     return torch.from_numpy(whole)
 
 
-def _gather(values: IntArray, start: IntArray, lengths: IntArray, width: int) -> IntArray:
-    """(rows, width) values[start + t] where t < length, else padding."""
-    time = np.arange(width)
-    inside = time < lengths[:, None]
-    place = np.where(inside, start[:, None] + time, 0)
-    return np.where(inside, values[place], PADDING)
+def _at(values: IntArray, place: IntArray) -> IntArray:
+    """values[place], and the last value for places beyond it. A memory map looks its cells up more slowly itself."""
+    return np.asarray(values).take(place, mode="clip")
 
 
 def _int64(values: IntArray) -> Tensor:

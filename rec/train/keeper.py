@@ -47,6 +47,7 @@ class Keeper:
         ranks.first_only(self._begin)
         self.aside = beside(ranks, PATIENCE * run.train.hang_after)
         self.background = Background()
+        self.part: Part | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +101,8 @@ class Keeper:
             CheckpointError: if the save before this one has failed.
         """
         self.wait()
-        part, numbers = copy(engine.pieces()), random.state()
+        self.part, numbers = copy(engine.pieces(), self.part), random.state()
+        part = self.part
         state = {
             "progress": dataclasses.asdict(progress),
             "scaler": engine.scaler(),

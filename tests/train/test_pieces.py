@@ -159,3 +159,18 @@ def test_what_was_summed_while_it_was_written_is_what_is_on_the_disk(tmp_path: P
     found = load_file(path)  # in the library's own words
     assert found.keys() == tensors.keys()
     assert all(found[key].dtype == tensor.dtype and torch.equal(found[key], tensor) for key, tensor in tensors.items())
+
+
+def test_the_memory_of_a_part_of_before_is_used_again_where_it_fits():
+    def pieces(values: list[float], more: int) -> list[Piece]:
+        return [
+            Piece("same", (2,), 0, torch.tensor(values), (0, 2)),
+            Piece("other", (more,), 0, torch.full((more,), float(more)), (0, more)),
+        ]
+
+    first = copy(pieces([1.0, 2.0], 3))
+    memory = {key: tensor.data_ptr() for key, tensor in first.tensors.items()}
+    second = copy(pieces([3.0, 4.0], 4), first)
+    assert second.tensors["same"].tolist() == [3, 4]
+    assert second.tensors["same"].data_ptr() == memory["same"]
+    assert second.tensors["other"].tolist() == [4, 4, 4, 4]
