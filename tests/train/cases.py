@@ -87,7 +87,7 @@ CASES = {
     "activations computed again": Case(
         SoftToken(dim=32, backbone=qwen3(384, 4, gradient_checkpointing=True)), windows=16, length=64
     ),
-    "loss head": Case(SoftToken(dim=32, backbone=gpt2(32, 1)), items=17_000, windows=320, length=64),
+    "loss head": Case(SoftToken(dim=32, backbone=gpt2(32, 1)), items=5_000, windows=320, length=64),
     "loss over negatives": Case(
         SoftToken(dim=32, backbone=gpt2(32, 1), loss=MIXED), items=2000, windows=32, length=64, negatives=1024
     ),
