@@ -34,7 +34,7 @@ BASELINES = {
     "item_knn": "item-kNN",
     "rules": "sequential rules",
 }
-SHORT = ("plain", "following", "all", "sasrec", "lightgcn", "rules", "item_knn")
+SHORT = ("plain", "following", "all", "deeper", "sasrec", "lightgcn", "rules", "item_knn")
 """Rows of the README."""
 SETS = {
     "beauty": (
