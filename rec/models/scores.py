@@ -126,6 +126,8 @@ class Product(Scores):
         return scores if self.added is None else self.added.between(start, stop).to(scores)
 
     def at(self, rows_BX: Tensor) -> Tensor:
+        if not rows_BX.numel():
+            return self.query_BD.new_empty(rows_BX.shape)
         once_N, place_BX = torch.unique(rows_BX, return_inverse=True)
         width = min(self.width, self.shape[1])  # as many columns at a time as `columns` has, for the same kernel
         padded_N = F.pad(once_N, (0, -len(once_N) % width))

@@ -174,6 +174,7 @@ def test_a_product_is_read_as_the_table_it_stands_for(case: tuple, k: int) -> No
     asked = pool(targets, seen)
     found, expected = read(product, asked, k), read(Table(table), asked, k)
     assert all(map(torch.equal, found, expected))
+    assert torch.equal(ranking.best(product, asked.seen_BS, k)[0], expected.items_BK)
     assert torch.equal(product.dense(), table)
     assert torch.equal(product.at(asked.targets_BM), table.gather(1, asked.targets_BM))
     sampled = asked._replace(negatives_BN=torch.zeros(len(table), 0, dtype=torch.int64))
