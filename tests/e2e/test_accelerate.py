@@ -46,7 +46,7 @@ def launched(mixed: Dataset, folder: Path, words: list[object], cwd: Path) -> tu
 def assert_trained(run: Run, alone: Run, code: int, said: str, strategy: str) -> None:
     assert code == DONE, said
     assert f"on 2 processes ({strategy})" in said
-    assert said.count("\n") == len(curve_of(run)) + 4, said  # nothing that a user can do nothing about
+    assert said.count("\n") == len(curve_of(run)) + 6, said  # nothing that a user can do nothing about
     assert_close(curve_of(run), curve_of(alone), strategy)
 
 
