@@ -34,7 +34,7 @@ ALL: tuple[str, ...] = (
 )
 """Benchmarks that print comparisons, in the order of the table; each is a module of this folder."""
 QUICK: dict[str, list[str]] = {
-    "head": ["--items", "12000", "--repeats", "1"],
+    "head": ["--items", "16000", "--repeats", "1"],
     "padding": ["--users", "10000"],
     "attention": ["--users", "200", "--windows", "8", "--widths", "64", "--layers", "2", "--repeats", "3"],
     "graph": ["--interactions", "50000", "--users", "1000", "--items", "2000"],
