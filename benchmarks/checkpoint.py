@@ -51,7 +51,7 @@ def main() -> None:
         status = Status(run.folder, steps=run.train.steps, first=True)
         with Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
             engine = build(asked("single", ranks, run), run, ranks)
-            engine.prepare(made(run, dataset, fresh=True), run.optim)
+            engine.prepare(made(run, dataset, Ranks(), fresh=True), run.optim)
             about = f"{sum(values.nbytes for values in contents(engine).values()) / 1e6:,.0f} MB"
             seconds = saved(keeper, engine, Path(folder) / "plain.pt", sizes["repeats"])
             compare(seconds, "save", "a save, to the disk with checksums", "torch", "torch.save", 1.3, about)

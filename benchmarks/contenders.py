@@ -109,7 +109,7 @@ def ours(job: Job) -> Taken:
     feed = Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks)
     with Stop() as stop, Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
         engine = build(asked("single", ranks, run), run, ranks)
-        engine.prepare(made(run, dataset, fresh=True), run.optim)
+        engine.prepare(made(run, dataset, Ranks(), fresh=True), run.optim)
         report = Watched(run)
         train(run, engine, feed, lambda: {run.eval.select: 0.0}, keeper, report, stop, Progress())
     feed.close()

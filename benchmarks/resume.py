@@ -73,7 +73,7 @@ def saved_after(run: Run, name: str, step: int) -> tuple[Run, int]:
     status, dataset = Status(run.folder, steps=run.train.steps, first=True), Dataset.open(run.dataset)
     with Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
         engine = build(asked("single", ranks, run), run, ranks)
-        engine.prepare(made(run, dataset, fresh=True), run.optim)
+        engine.prepare(made(run, dataset, Ranks(), fresh=True), run.optim)
         keeper.save(engine, Progress(step=step), best=False)
     return run, step
 

@@ -141,7 +141,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
     with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
         heed()
         tell(ranks, building(run, dataset, keeper.newest))
-        model = ranks.together(lambda: made(run, dataset, fresh=keeper.newest is None))
+        model = ranks.together(lambda: made(run, dataset, ranks, fresh=keeper.newest is None))
         sums = arithmetic(run, engine.name, model, feed)
         engine.prepare(model, run.optim)
         progress = keeper.restore(engine)
@@ -189,7 +189,7 @@ def reporting(run: "Run", progress: "Progress", *, first: bool) -> "Report":
     )
 
 
-def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
+def made(run: "Run", dataset: "Dataset", ranks: "Ranks", *, fresh: bool) -> "Recommender":
     """The run's model; as it starts, unless a checkpoint follows."""
     from rec.models import build, graph_of
     from rec.models.saved import start_from
@@ -197,7 +197,14 @@ def made(run: "Run", dataset: "Dataset", *, fresh: bool) -> "Recommender":
 
     random.seed(run.seed)
     weights = fresh and run.init_from is None
-    model = build(run.model, users=dataset.users, items=dataset.items, graph=graph_of(run, dataset), weights=weights)
+    model = build(
+        run.model,
+        users=dataset.users,
+        items=dataset.items,
+        graph=graph_of(run, dataset),
+        weights=weights,
+        exchange=ranks if ranks.world > 1 else None,
+    )
     model.require_room(run.data.max_items)
     if fresh and run.init_from is not None:
         start_from(run.init_from, model, dataset)

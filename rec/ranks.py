@@ -58,7 +58,11 @@ class Ranks:
         """The rows of all ranks, which may have different numbers of them, in rank order, and where this rank's are."""
         if self.world == 1:
             return own, slice(0, len(own))
-        counts = self.gather(len(own))
+        told = torch.empty(self.world, dtype=torch.int64, device=own.device)
+        dist.all_gather_into_tensor(told, told.new_tensor([len(own)]), group=self.group)
+        counts = told.tolist()
+        if not max(counts):
+            return own, slice(0, 0)
         padded = own.new_zeros(max(counts), *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in counts]
@@ -106,6 +110,16 @@ class Ranks:
         """An error that every rank raises, marked as told on all but the first: one sentence is enough for a user."""
         vars(error)["told"] = not self.first
         return error
+
+
+def share(size: int, rank: int, world: int) -> tuple[int, int]:
+    """[start, stop) of `size` elements that rank `rank` of `world` owns: as even as can be, in rank order.
+
+    >>> [share(5, rank, 3) for rank in range(3)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    most = -(-size // world)
+    return min(size, rank * most), min(size, (rank + 1) * most)
 
 
 def name_ranks(ranks: list[int]) -> str:

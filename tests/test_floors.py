@@ -53,7 +53,7 @@ DOORS = {
 """Package -> the only files that may import it."""
 
 LONGEST = 240
-LONGER = {"rec/config/tree.py": 303, "rec/data/raw/values.py": 245}
+LONGER = {"rec/config/tree.py": 291, "rec/data/raw/values.py": 245}
 """Lines of a file. The longer ones are named: every knob stands on one page; a ceiling may come down, never up."""
 
 

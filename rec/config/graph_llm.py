@@ -127,7 +127,7 @@ class GraphLlm:
     freeze: tuple[str, ...] = ()
     """Patterns of parameter names that are not trained; ["backbone.*"] is CLLM4Rec's choice."""
 
-    user_token, predict_first, need_negatives = True, False, False  # asked of every recommender; no choice here
+    user_token, predict_first, need_negatives, shard_tables = True, False, False, False  # asked of every recommender
 
     @property
     def needs_graph(self) -> bool:

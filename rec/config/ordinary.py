@@ -27,6 +27,8 @@ class Sasrec:
     """Probability of dropping an element of what the first block reads and of each residual branch."""
     init_std: float = 0.02
     """Standard deviation of the item table's initial normal distribution."""
+    shard_tables: bool = False
+    """Whether each process keeps some rows of the item table only; changes memory and speed, never the result."""
     freeze: tuple[str, ...] = ()
     """Patterns of parameter names that are not trained."""
     loss: LossWeights = field(default_factory=LossWeights)
@@ -79,7 +81,7 @@ class LightGcn:
     """The terms of the loss, where the context is the user; BPR unless others are given."""
 
     predict_first = needs_graph = True  # each interaction is a positive once an epoch, the first of a history, too
-    user_token = False
+    user_token = shard_tables = False
 
     @property
     def need_negatives(self) -> bool:

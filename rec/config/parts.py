@@ -48,6 +48,25 @@ class PaperRelations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Following:
+    """What followed a history's last items in the train graph, added to the scores when the model is asked."""
+
+    kind: Literal["following"] = "following"
+    """Chooses this part."""
+    weight: float = 3.0
+    """Of log(1 + strength) in a score; choose it by validation, as it is not learned."""
+    window: int = 10
+    """Last items of a history whose followers count."""
+    decay: float = 0.5
+    """Worth of an item against the one after it."""
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, f"model.following.weight is {self.weight}; choose a positive weight")
+        require(self.window > 0, f"model.following.window is {self.window}; choose a positive number of items")
+        require(0 < self.decay <= 1, f"model.following.decay is {self.decay}; choose from above 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """Weights of the loss terms; a term of weight 0 is not computed."""
 

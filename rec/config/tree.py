@@ -14,29 +14,11 @@ from rec.config.ordinary import LightGcnPart as LightGcnPart
 from rec.config.ordinary import Sasrec as Sasrec
 from rec.config.ordinary import require_some_items
 from rec.config.parts import Backbone as Backbone
+from rec.config.parts import Following as Following
 from rec.config.parts import LearnedRelations as LearnedRelations
 from rec.config.parts import LossWeights as LossWeights
 from rec.config.parts import PaperRelations as PaperRelations
 from rec.config.parts import require
-
-
-@dataclass(frozen=True, kw_only=True)
-class Following:
-    """What followed a history's last items in the train graph, added to the scores when the model is asked."""
-
-    kind: Literal["following"] = "following"
-    """Chooses this part."""
-    weight: float = 3.0
-    """Of log(1 + strength) in a score; choose it by validation, as it is not learned."""
-    window: int = 10
-    """Last items of a history whose followers count."""
-    decay: float = 0.5
-    """Worth of an item against the one after it."""
-
-    def __post_init__(self) -> None:
-        require(self.weight > 0, f"model.following.weight is {self.weight}; choose a positive weight")
-        require(self.window > 0, f"model.following.window is {self.window}; choose a positive number of items")
-        require(0 < self.decay <= 1, f"model.following.decay is {self.decay}; choose from above 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +41,8 @@ class SoftToken:
     """Probability of dropping an element of what the first layer reads and of each residual branch of the backbone."""
     init_std: float = 0.02
     """Standard deviation of the tables' initial normal distribution."""
+    shard_tables: bool = False
+    """Whether each process keeps some rows of the tables only; changes memory and speed, never the result."""
     item_init: str | None = None
     """Name of a dataset feature (made by `kindling embed`) that the item table starts from; null starts at random."""
     freeze: tuple[str, ...] = ()
@@ -103,6 +87,10 @@ class SoftToken:
             f"model.loss has no term that trains the backbone; set one of {', '.join(weights)}",
         )
         require(self.init_std > 0, f"model.init_std is {self.init_std}; choose a positive standard deviation")
+        require(
+            self.gnn is None or not self.shard_tables,
+            "model.gnn reads whole tables, which model.shard_tables does not keep; set model.shard_tables=false",
+        )
         if self.gnn is not None:
             require_some_items("model.gnn.fan_out", self.gnn.fan_out, self.loss)
 

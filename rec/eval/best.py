@@ -21,14 +21,16 @@ class Best:
 
     def __init__(self, queries: int, k: int, like: Tensor) -> None:
         """`like` is a tensor of the scores' type and device."""
-        self.k = k
+        self.k, self.begun = k, False
         self.edge_B = like.new_full((queries,), NOWHERE)
-        self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, items and scores, by item and then as they come
+        none_N = torch.empty(0, dtype=torch.int64, device=like.device)
+        self.found = [(none_N, none_N, like.new_empty(0))]  # queries, items and scores, by item and then as they come
         self.pending = 0
 
     def take(self, start: int, scores: Tensor) -> None:
         """(B, columns) scores of the items from `start` on, after all blocks with lower rows."""
-        if start == 0:  # nothing is known yet, and everything would be kept
+        if not self.begun:  # nothing is known yet, and everything would be kept
+            self.begun = True
             self.edge_B = scores.topk(min(self.k, scores.shape[1]), sorted=False).values.amin(1)
             query_N, place_N = torch.nonzero(scores >= self.edge_B[:, None], as_tuple=True)
         else:
@@ -40,10 +42,7 @@ class Best:
 
     def lists(self) -> tuple[Tensor, Tensor]:
         """(B, K) int64 items, best first, and their scores; item 0 where a query has fewer candidates."""
-        item_BX, score_BX = self._side_by_side()
-        order_BX = score_BX.argsort(dim=1, descending=True, stable=True)[:, : self.k]
-        item_BX, score_BX = item_BX.gather(1, order_BX), score_BX.gather(1, order_BX)
-        return item_BX.masked_fill(score_BX == NOWHERE, 0), score_BX
+        return first(*self._side_by_side(), self.k)
 
     def _above(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns of what is above the edge; in each query by column."""
@@ -73,3 +72,10 @@ class Best:
         shape = (len(count_B), max(self.k, int(count_B.max())) if len(count_B) else self.k)
         item_BX = item_N.new_zeros(shape).index_put_((query_N, place_N), item_N)
         return item_BX, score_N.new_full(shape, NOWHERE).index_put_((query_N, place_N), score_N)
+
+
+def first(item_BX: Tensor, score_BX: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(B, K) the best of some items and their scores, best first; of equal ones, those that stand before the others."""
+    order_BX = score_BX.argsort(dim=1, descending=True, stable=True)[:, :k]
+    item_BX, score_BX = item_BX.gather(1, order_BX), score_BX.gather(1, order_BX)
+    return item_BX.masked_fill(score_BX == NOWHERE, 0), score_BX

@@ -28,6 +28,7 @@ from rec.eval.protocol import Protocol, Sampler
 from rec.eval.ranking import Reading
 from rec.models.base import Score, ask
 from rec.models.scores import Scores
+from rec.models.spread import Spread
 from rec.ranks import Ranks
 
 
@@ -203,7 +204,10 @@ class _Asker:
             shape = (len(block.users), self.dataset.items + 1)
             if scores.shape != shape:
                 raise ValueError(f"scores have the shape {scores.shape}, expected {shape}: queries, items + 1")
-            return ranking.read(scores, block.pool.to(scores.device), self.longest) if wanted else None
+            if not wanted and not isinstance(scores, Spread):
+                return None
+            found = ranking.read(scores, block.pool.to(scores.device), self.longest)
+            return found if wanted else None  # what is spread over ranks is read by all
 
         found: Reading | None = ask(score, block.queries.to(self.device), read)
         return found

@@ -17,9 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rec.eval.best import NOWHERE, Best
+from rec.eval.best import NOWHERE, Best, first
 from rec.eval.metrics import NEVER
 from rec.models.scores import Scores
+from rec.models.spread import Spread
+from rec.nn.sharded import Exchange
+from rec.nn.shards import each
 
 
 class Pool(NamedTuple):
@@ -38,6 +41,13 @@ class Pool(NamedTuple):
 
     def to(self, device: torch.device) -> "Pool":
         return Pool(*(part.to(device) if isinstance(part, Tensor) else part for part in self))  # type: ignore[arg-type]
+
+    def everywhere(self, exchange: Exchange) -> list["Pool"]:
+        """Those of all ranks, in rank order."""
+        targets, reachable, seen = (each(part, exchange) for part in (self.targets_BM, self.reachable_BM, self.seen_BS))
+        negatives = [None] * len(seen) if self.negatives_BN is None else each(self.negatives_BN, exchange)
+        parts = zip(targets, reachable, seen, negatives, strict=True)
+        return [Pool(*own, favour_targets=self.favour_targets) for own in parts]
 
 
 class Reading(NamedTuple):
@@ -61,6 +71,9 @@ class Reading(NamedTuple):
 
 def read(scores: Scores, pool: Pool, k: int = 0) -> Reading:
     """Ranks the targets, lists the `k` best, and looks whether all scores are finite."""
+    if isinstance(scores, Spread):  # the blocks of all ranks, in each of which a rank reads the columns that it has
+        blocks = zip(scores.everywhere(), pool.everywhere(scores.exchange), strict=True)
+        return [read(some, of, k) for some, of in blocks][scores.exchange.rank]
     if pool.negatives_BN is not None:
         scores_BC = scores.dense()
         wrong_B = (~torch.isfinite(scores_BC[:, 1:])).sum(1)
@@ -83,16 +96,16 @@ def best(scores: Scores, seen_BS: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading, Tensor]:
     """One pass over all columns with the scores of the targets as they are believed to be, and as they are."""
     queries, columns = scores.shape
-    starts = list(range(0, columns, scores.width))
-    seen, targets = Cells(pool.seen_BS, starts), Cells(pool.targets_BM * pool.reachable_BM, starts)
-    exact_BM = score_BM.clone()
+    starts, stop = list(scores.own[:: scores.width]), scores.own.stop
+    seen, targets = Cells(pool.seen_BS, starts, stop), Cells(pool.targets_BM * pool.reachable_BM, starts, stop)
+    exact_BM = torch.zeros_like(score_BM)
     target_BM = score_BM.masked_fill(~pool.reachable_BM, NOWHERE).sort(1, descending=True).values
     rows = [torch.nonzero(target_BM[:, m] > NOWHERE).squeeze(1) for m in range(target_BM.shape[1])]
     ahead_BM = torch.zeros_like(pool.targets_BM)
     wrong_B = ahead_BM.new_zeros(queries)
     lists = Best(queries, min(k, columns - 1), score_BM) if k else None
     for place, start in enumerate(starts):
-        block = scores.columns(start, min(start + scores.width, columns))
+        block = scores.columns(start, min(start + scores.width, stop))
         if start == 0:
             block[:, 0] = 0  # padding, which may be anything
         if not bool(torch.isfinite(block.sum())):  # NaN and infinity survive a sum: one cheap pass
@@ -110,10 +123,14 @@ def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading
             whole = len(row_R) == queries  # the usual case, in which nothing is copied
             among, at = (block, target_BM[:, m]) if whole else (block[row_R], target_BM[row_R, m])
             ahead_BM[row_R, m] += _count(among, at)
+    ahead_BM, wrong_B, exact_BM = scores.total(ahead_BM), scores.total(wrong_B), scores.total(exact_BM)
     ranks_BM = torch.full_like(ahead_BM, NEVER)
     for m, row_R in enumerate(rows):
         ranks_BM[row_R, m] = ahead_BM[row_R, m] + m + 1
-    items_BK, scores_BK = lists.lists() if lists else (pool.seen_BS[:, :0], score_BM[:, :0])
+    if lists is None:
+        return Reading(ranks_BM, pool.seen_BS[:, :0], score_BM[:, :0], wrong_B), exact_BM
+    items_BK, scores_BK = lists.lists()
+    items_BK, scores_BK = first(scores.beside(items_BK), scores.beside(scores_BK), lists.k)
     return Reading(ranks_BM, items_BK, scores_BK, wrong_B), exact_BM
 
 
@@ -138,12 +155,12 @@ def _among(scores_BC: Tensor, pool: Pool) -> Tensor:
 class Cells:
     """Item rows of queries, which are looked up by the block of columns they are in."""
 
-    def __init__(self, items_BX: Tensor, starts: list[int]) -> None:
-        """`items_BX` is 0 where there is none; `starts` are the first columns of the blocks."""
+    def __init__(self, items_BX: Tensor, starts: list[int], stop: int) -> None:
+        """`items_BX` is 0 where there is none; blocks begin with the columns `starts`, and the last ends at `stop`."""
         query_N, place_N = torch.nonzero(items_BX, as_tuple=True)
         item_N, order_N = items_BX[query_N, place_N].sort()
         self.query_N, self.place_N, self.item_N, self.starts = query_N[order_N], place_N[order_N], item_N, starts
-        self.bounds = [*torch.searchsorted(item_N, item_N.new_tensor(starts)).tolist(), len(item_N)]
+        self.bounds = torch.searchsorted(item_N, item_N.new_tensor([*starts, stop])).tolist()
 
     def of(self, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """Query, place in its row, and column of the block."""

@@ -17,11 +17,10 @@ def summands(model: SoftToken, queries: Queries) -> dict[str, Tensor]:
     """
     own_CD = model.tables.item.weight
     nodes_CD = None if model.gnn is None else model.gnn.items(None)
-    items_CD = model.items(nodes_CD)
-    query_BD = model.last(queries, items_CD)
+    query_BD = model.last(queries, model.items(nodes_CD))
     found = {"reading": query_BD @ own_CD.t()}
-    if model.gnn is not None:
-        found["gnn"] = query_BD @ (items_CD - own_CD).t()
+    if model.gnn is not None and nodes_CD is not None:
+        found["gnn"] = query_BD @ (model.gnn.gate * nodes_CD).t()
     if model.following is not None:
         found["following"] = model.following(queries.history_BT).to(torch.zeros_like(found["reading"]))
     return found

@@ -18,6 +18,7 @@ from rec.data.views import NextItems, View
 from rec.errors import ConfigError, DatasetError
 from rec.graph.graph import Graph
 from rec.models.base import Recommender
+from rec.nn.sharded import Exchange
 
 
 def build(
@@ -28,6 +29,7 @@ def build(
     graph: Graph | None = None,
     saved: Path | None = None,
     weights: bool = True,
+    exchange: Exchange | None = None,
 ) -> Recommender:
     """The recommender that a configuration describes, on the CPU, in fp32.
 
@@ -39,6 +41,7 @@ def build(
         saved: folder of a saved model of this configuration, whose weights will be loaded right after; without one
             the model starts afresh, with pretrained backbone weights where the configuration asks for them.
         weights: false leaves those out, too, since a checkpoint follows.
+        exchange: with other ranks, each of which has some rows of the tables if `config.shard_tables`; None has all.
 
     Raises:
         ConfigError: if a pattern of `model.freeze` fits no parameter, or none is left to train.
@@ -58,11 +61,13 @@ def build(
         case SasrecConfig():
             from rec.models.sasrec import Sasrec
 
-            model = Sasrec(config, items=items)
+            model = Sasrec(config, items=items, exchange=exchange)
         case SoftTokenConfig():
             from rec.models.soft_token import SoftToken
 
-            model = SoftToken(config, users=users, items=items, graph=graph, saved=saved, weights=weights)
+            model = SoftToken(
+                config, users=users, items=items, graph=graph, saved=saved, weights=weights, exchange=exchange
+            )
     _freeze(model, config.freeze)
     return model
 

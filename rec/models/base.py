@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from rec.data.batch import Batch, Queries
 from rec.data.dataset import Dataset
-from rec.models.scores import Product, Scores, Table
+from rec.models.scores import Scores, Table
+from rec.nn.shards import Shard
 
 
 class Loss(NamedTuple):
@@ -71,12 +72,16 @@ class Recommender(nn.Module, ABC):
         """Raises ConfigError if a saved model, whose weights this one starts from, read something else. Most cannot."""
         return
 
+    def shards(self) -> dict[str, Shard]:
+        """By name, the parameters of which this rank has some rows only."""
+        return {f"{name}.weight": part for name, part in self.named_modules() if isinstance(part, Shard)}
+
     @abstractmethod
     def loss(self, batch: Any) -> Loss:
         """The loss of a batch, summed over its scored positions."""
 
     @abstractmethod
-    def score(self, queries: Queries) -> Tensor | Product:
+    def score(self, queries: Queries) -> Tensor | Scores:
         """(B, items + 1) scores by item row, higher is better; column 0 is padding."""
 
     def scores(self, queries: Queries) -> Scores:

@@ -18,10 +18,12 @@ from rec.config.tree import Sasrec as Config
 from rec.data.batch import PADDING, Queries, Sequences
 from rec.errors import ConfigError
 from rec.models.base import Loss, Recommender
-from rec.models.scores import Product
+from rec.models.scores import Scores
+from rec.models.spread import product
 from rec.models.terms import terms, weighted
 from rec.nn.dropout import Keys
 from rec.nn.encoder import Encoder
+from rec.nn.sharded import Exchange
 from rec.nn.tables import Tables
 
 
@@ -30,11 +32,11 @@ class Sasrec(Recommender):
 
     trunk = "encoder"
 
-    def __init__(self, config: Config, *, items: int) -> None:
+    def __init__(self, config: Config, *, items: int, exchange: Exchange | None = None) -> None:
         super().__init__()
         self.config = config
         self.keys = Keys()
-        self.tables = Tables(0, items, config.dim, config.init_std)
+        self.tables = Tables(0, items, config.dim, config.init_std, exchange if config.shard_tables else None)
         self.encoder = Encoder(
             config.dim,
             layers=config.layers,
@@ -64,9 +66,9 @@ class Sasrec(Recommender):
             parts = terms(self.config.loss, batch, queries, batch.targets_BT, self.tables)
         return weighted(vars(self.config.loss), parts)
 
-    def score(self, queries: Queries) -> Product:
+    def score(self, queries: Queries) -> Scores:
         """(B, items + 1): the query after the last item of each history against the item table."""
         query = self.queries(queries.history_BT)
         last_B = ((queries.history_BT != PADDING).sum(1) - 1).clamp(min=0)
         query_BD = query[torch.arange(len(query), device=query.device), last_B]
-        return Product(query_BD.float(), self.tables.item.weight.float())
+        return product(query_BD.float(), self.tables.catalogue)

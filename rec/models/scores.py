@@ -48,6 +48,19 @@ class Scores(ABC):
         """(B, C) all of them."""
 
     @property
+    def own(self) -> range:
+        """The columns that can be read here: all, unless other ranks have the others."""
+        return range(self.shape[1])
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sums of what was found in the columns that are here -> those of all columns; may overwrite `values`."""
+        return values
+
+    def beside(self, values_BX: Tensor) -> Tensor:
+        """(B, X) what was found in the columns that are here -> the same of all columns, in their order."""
+        return values_BX
+
+    @property
     def width(self) -> int:
         """Columns to read at a time."""
         cells = CACHEFUL if self.device.type == "cpu" else DEVICEFUL

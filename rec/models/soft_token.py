@@ -32,11 +32,13 @@ from rec.models import relations
 from rec.models.base import Loss, Recommender
 from rec.models.following import Following
 from rec.models.gnn import Gnn
-from rec.models.scores import Product
+from rec.models.scores import Scores
+from rec.models.spread import product
 from rec.models.terms import terms, weighted
 from rec.nn import backbone
 from rec.nn.dropout import Keys, keep
-from rec.nn.tables import Heads, Tables, rows_of
+from rec.nn.sharded import Exchange
+from rec.nn.tables import Heads, Table, Tables, rows_of
 
 USER_SALT = -1
 """Marks the random numbers that decide which windows hide their user."""
@@ -56,13 +58,15 @@ class SoftToken(Recommender):
         graph: Graph | None = None,
         saved: Path | None = None,
         weights: bool = True,
+        exchange: Exchange | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.keys = Keys()
         shape = backbone.saved_configuration(saved / "backbone") if saved else backbone.configuration(config.backbone)
         self.shape = shape
-        self.tables = Tables(users if config.user_token else 0, items, config.dim, config.init_std)
+        users, exchange = users if config.user_token else 0, exchange if config.shard_tables else None
+        self.tables = Tables(users, items, config.dim, config.init_std, exchange)
         decoder = shape.get_text_config()
         self.heads = Heads(config.dim, decoder.hidden_size, user=config.user_token)
         self.relations = relations.build(
@@ -91,8 +95,7 @@ class SoftToken(Recommender):
         if self.tables.user is not None:
             train = torch.from_numpy(np.asarray(dataset.bounds[1:, TRAIN_STOP], np.int64))
             learnt = train > (0 if self.config.predict_first else 1)
-            with torch.no_grad():
-                self.tables.user.weight *= learnt[:, None]
+            self.tables.forget_users(learnt)
         if self.config.item_init is not None:
             features = torch.from_numpy(np.array(dataset.feature(self.config.item_init)))
             self.tables.start_items_from(features, self.config.init_std)
@@ -105,23 +108,23 @@ class SoftToken(Recommender):
         """Writes the language model's own configuration."""
         self.shape.save_pretrained(folder / "backbone")
 
-    def items(self, nodes_CD: Tensor | None) -> Tensor:
+    def items(self, nodes_CD: Tensor | None) -> Table:
         """(items + 1, D): the vectors that items enter with and are scored by; `nodes_CD` is g, None without a GNN."""
         if self.gnn is None or nodes_CD is None:
-            return self.tables.item.weight
+            return self.tables.catalogue
         return self.tables.item.weight + self.gnn.gate * nodes_CD
 
     def queries(
-        self, batch: Sequences | Queries, items_CD: Tensor | None = None, inputs_BTD: Tensor | None = None
+        self, batch: Sequences | Queries, items: Table | None = None, inputs_BTD: Tensor | None = None
     ) -> Tensor:
         """q, (B, 1 + T, D): what follows the user token, then what follows each item; (B, T, D) without user token.
 
-        `items_CD` are the vectors of `items`; None takes the item table as it is. `inputs_BTD` are those of the batch's
-        items, where they are looked up already.
+        `items` are the vectors that `items` gives; None takes the item table as it is. `inputs_BTD` are those of the
+        batch's items, where they are looked up already.
         """
         if inputs_BTD is None:
             items_BT = batch.history_BT if isinstance(batch, Queries) else batch.items_BT
-            (inputs_BTD,) = rows_of(self.tables.item.weight if items_CD is None else items_CD, items_BT)
+            (inputs_BTD,) = rows_of(self.tables.catalogue if items is None else items, items_BT)
         inputs, shown_B = self.heads.item_in(inputs_BTD), None
         if self.heads.user_in is not None:
             shown_B = self.tables.known(batch.user_B)
@@ -136,7 +139,7 @@ class SoftToken(Recommender):
     def loss(self, batch: Sequences) -> Loss:
         self.keys.key_B = batch.key_B
         nodes_CD = None if self.gnn is None else self.gnn.items(batch)
-        items_CD = self.items(nodes_CD)
+        items = self.items(nodes_CD)
         targets = (
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
@@ -145,25 +148,25 @@ class SoftToken(Recommender):
             if self.config.loss.need_negatives
             else []
         )
-        inputs_BTD, *found = rows_of(items_CD, batch.items_BT, *scored)
-        queries = self.queries(batch, items_CD, inputs_BTD)
+        inputs_BTD, *found = rows_of(items, batch.items_BT, *scored)
+        queries = self.queries(batch, items, inputs_BTD)
         weights = dict(vars(self.config.loss))
         with torch.autocast(queries.device.type, enabled=False):  # losses are fp32 at any precision of the backbone
-            parts = terms(self.config.loss, batch, queries, targets, self.tables, items_CD.float(), found)
+            parts = terms(self.config.loss, batch, queries, targets, self.tables, items, found)
             if self.gnn is not None and nodes_CD is not None and self.gnn.weight:
                 parts["gnn"], weights["gnn"] = self.gnn.loss(batch, targets, nodes_CD), self.gnn.weight
         return weighted(weights, parts)
 
-    def score(self, queries: Queries) -> Product:
+    def score(self, queries: Queries) -> Scores:
         """(B, items + 1): `last` against the item vectors, and what followed."""
-        items_CD = self.items(None if self.gnn is None else self.gnn.items(None))
-        query_BD = self.last(queries, items_CD)
+        items = self.items(None if self.gnn is None else self.gnn.items(None))
+        query_BD = self.last(queries, items)
         followed = None if self.following is None else partial(self.following, queries.history_BT)
-        return Product(query_BD, items_CD.float(), followed)
+        return product(query_BD, items, followed)
 
-    def last(self, queries: Queries, items_CD: Tensor) -> Tensor:
+    def last(self, queries: Queries, items: Table) -> Tensor:
         """(B, D) fp32: the query after the last item of each history."""
-        query = self.queries(queries, items_CD)
+        query = self.queries(queries, items)
         length_B = (queries.history_BT != PADDING).sum(1)
         last_B = length_B if self.config.user_token else (length_B - 1).clamp(min=0)
         return query[torch.arange(len(query), device=query.device), last_B].float()

@@ -13,7 +13,10 @@ from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.models import graph_of
 
-FREE = {"data": ("micro_batch", "prefetch"), "model": ("backbone.gradient_checkpointing", "backbone.source")}
+FREE = {
+    "data": ("micro_batch", "prefetch"),
+    "model": ("backbone.gradient_checkpointing", "backbone.source", "shard_tables"),
+}
 """What may differ on resume among the groups that make a run's identity: it changes speed, not the curve.
 
 A backbone's source may be another path; what lies there has to be the same language model.

@@ -62,16 +62,6 @@ class Part(NamedTuple):
     """Key -> {"start", "shape"}."""
 
 
-def share(size: int, rank: int, world: int) -> tuple[int, int]:
-    """[start, stop) of `size` elements that rank `rank` of `world` owns: as even as can be, in rank order.
-
-    >>> [share(5, rank, 3) for rank in range(3)]
-    [(0, 2), (2, 4), (4, 5)]
-    """
-    most = -(-size // world)
-    return min(size, rank * most), min(size, (rank + 1) * most)
-
-
 def copy(pieces: Iterable[Piece], before: Part | None = None) -> Part:
     """Copies off the device what this rank has to write. Training waits for this, and for nothing else of a save.
 

@@ -39,7 +39,7 @@ def alive() -> int:
 def held_and_copied(ranks: Ranks, run: Run, dataset: Dataset, strategy: str) -> tuple[float, float]:
     """Bytes after `prepare`, and bytes of the copy that a save begins with, in sizes of the model's parameters."""
     engine = build(named(strategy), run, ranks)
-    model = made(run, dataset, fresh=True)
+    model = made(run, dataset, Ranks(), fresh=True)
     size = sum(parameter.numel() * 4 for parameter in model.parameters())
     engine.prepare(model, run.optim)
     del model

@@ -192,7 +192,7 @@ def test_cllm4rec_trains_users_and_items_and_leaves_the_language_model_as_it_was
     run = a_run(mixed, tmp_path, config)
     execute(run)
     start, end = load(run.folder), load(run.folder).model
-    begun = made(run, mixed, fresh=True)
+    begun = made(run, mixed, Ranks(), fresh=True)
     assert start.run.model == config
     for (name, before), after in zip(begun.named_parameters(), end.parameters(), strict=True):
         assert torch.equal(before, after) == (name not in trained), name

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rec.errors import CheckpointError
-from rec.ranks import Ranks
+from rec.ranks import Ranks, share
 from rec.train.checksum import Facts
-from rec.train.pieces import TYPES, Part, Parts, Piece, copy, file_of, share, write
+from rec.train.pieces import TYPES, Part, Parts, Piece, copy, file_of, write
 from rec.train.strategies.engine import replicated
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]

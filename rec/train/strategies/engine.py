@@ -13,9 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from rec.config.tree import Optim
 from rec.errors import ConfigError
 from rec.models.base import Recommender
-from rec.ranks import Ranks, device_of
+from rec.nn.shards import Shard
+from rec.ranks import Ranks, device_of, share
 from rec.train.optim import build_optimizer
-from rec.train.pieces import Parts, Piece, share
+from rec.train.pieces import Parts, Piece
+from rec.train.strategies.shards import clip, rows_of_shard
 
 Precision = Literal["fp32", "bf16", "fp16"]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,6 +32,8 @@ class Engine(ABC):
     """Of the strategy."""
     bare: Recommender
     """The model as it was built. Its parameters may be shards."""
+    shards: dict[str, Shard]
+    """Those that are so by the model's own doing, by name: the strategy leaves them alone."""
     model: nn.Module
     """What is called, in training and in evaluation."""
     optimizer: torch.optim.Optimizer
@@ -48,6 +52,7 @@ class Engine(ABC):
     def prepare(self, model: Recommender, optim: Optim) -> None:
         """Places the model and makes its optimizer."""
         self.bare = model.train()  # a backbone comes from its weights in evaluation mode
+        self.shards = model.shards()
         self.bare.products = HALVES.get(self.precision)
         self._place(optim)
 
@@ -117,7 +122,9 @@ class Plain(Engine):
     def _place(self, optim: Optim) -> None:
         self.bare.to(self.device)
         self.model = self.bare
-        if self.ranks.world > 1:
+        rest = [name for name, one in self.bare.named_parameters() if one.requires_grad and name not in self.shards]
+        if self.ranks.world > 1 and rest:
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.bare, list(self.shards))
             devices = None if self.device.type == "cpu" else [self.device]
             self.model = DistributedDataParallel(self.bare, device_ids=devices, gradient_as_bucket_view=True)
             self.model.broadcast_buffers = False  # they are constants, a graph for example, and not sent in every pass
@@ -138,7 +145,7 @@ class Plain(Engine):
     def update(self, limit: float) -> float:
         if self.scale:
             self.scale.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.bare.parameters(), limit or math.inf).item()
+        norm = clip(self.bare, self.shards, limit, self.ranks).item()
         if self.scale:
             self.scale.step(self.optimizer)  # leaves out a step that is not finite, and lowers the scale
             self.scale.update()
@@ -153,10 +160,14 @@ class Plain(Engine):
 
     def pieces(self) -> Iterator[Piece]:
         for key, tensor in self.bare.state_dict().items():
-            yield replicated(key, tensor, self.ranks)
+            yield self._piece(key, tensor)
         for name, parameter in self.bare.named_parameters():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
-                yield replicated(f"{name}/{moment}", value, self.ranks)
+                yield self._piece(f"{name}/{moment}", value)
+
+    def _piece(self, key: str, tensor: Tensor) -> Piece:
+        shard = self.shards.get(key.partition("/")[0])
+        return rows_of_shard(key, tensor, shard) if shard and tensor.ndim else replicated(key, tensor, self.ranks)
 
     def scaler(self) -> dict[str, Any]:
         return self.scale.state_dict() if self.scale else {}
