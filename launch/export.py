@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from launch.command import DONE, command
@@ -24,7 +25,7 @@ def arguments() -> argparse.Namespace:
 
 @command
 def main() -> int:
-    """Puts together what the ranks have written. Needs no GPU, and no more memory than the model twice."""
+    """Puts together what the ranks have written. Needs no GPU, and no more memory than the model once."""
     given = arguments()
     if given.out.exists():
         raise CheckpointError(f"{given.out} is there already; choose another --out, or remove it")
@@ -53,14 +54,14 @@ def main() -> int:
     trained_with = state["identity"].get("graph fingerprint")
     graph = graph_of(run, dataset, trained_with)
     model = build(run.model, users=dataset.users, items=dataset.items, graph=graph, weights=False)
-    weights = Parts(checkpoint).model(torch.float32 if given.dtype == "fp32" else torch.bfloat16)
+    write = partial(Parts(checkpoint).export, dtype=torch.float32 if given.dtype == "fp32" else torch.bfloat16)
     about = {
         "step": state["progress"]["step"],
         "dtype": given.dtype,
         "sha256": digest_of(checkpoint),
         "graph": trained_with,
     }
-    publish(given.out, run, model, weights, dataset, about)
+    publish(given.out, run, model, write, dataset, about)
     print(f"{given.out}: {checkpoint.name} of {given.run}, {given.dtype}", file=sys.stderr)
     return DONE
 

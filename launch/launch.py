@@ -59,6 +59,7 @@ def check(run: "Run", processes: int | None, strategy: str | None) -> int:
 
     from launch.train import opened
     from rec.data.feed import check_batches
+    from rec.train.strategies import require_offered
 
     devices = torch.accelerator.device_count()
     if processes is None:
@@ -69,7 +70,7 @@ def check(run: "Run", processes: int | None, strategy: str | None) -> int:
         raise ConfigError(f"--processes is {processes} but this machine has {devices} GPUs; choose up to {devices}")
     check_batches(run.data, processes)
     if strategy is not None:
-        named(strategy)
+        require_offered(named(strategy).name, run)
     opened(run, None)
     return processes
 

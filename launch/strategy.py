@@ -26,6 +26,14 @@ def asked(given: str | None, ranks: "Ranks", run: "Run") -> "Strategy":
     Raises:
         ConfigError: if both say something different, or ask for what a run does not offer.
     """
+    from rec.train.strategies import require_offered
+
+    strategy = _asked(given, ranks, run)
+    require_offered(strategy.name, run)
+    return strategy
+
+
+def _asked(given: str | None, ranks: "Ranks", run: "Run") -> "Strategy":
     from rec.train.strategies import Strategy
 
     accelerate = from_accelerate(os.environ, run)

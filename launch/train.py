@@ -99,8 +99,8 @@ def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks"
     status = Status(run.folder, steps=run.train.steps, first=ranks.first)
     stop.watch(status, grace=run.train.grace, restarted=world.restarts() > 0)
     try:
-        dataset = ranks.together(lambda: opened(run, stage))
         chosen = ranks.together(lambda: asked(strategy, ranks, run))
+        dataset = ranks.together(lambda: opened(run, stage))
         require_agreement(ranks, {**facts(run, dataset), "--strategy": chosen})
         engine = ranks.together(lambda: build(chosen, run, ranks))
         finished = work(run, dataset, engine, stop, status)

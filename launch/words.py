@@ -1,6 +1,7 @@
 """What `kindling train` says before its first step: what it waits for, and the arithmetic."""
 
 import sys
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,10 @@ def arithmetic(run: "Run", strategy: str, model: "Recommender", feed: "Feed") ->
     """The arithmetic of a run, before its first step."""
     from rec.report import many
 
-    everything = sum(parameter.numel() for parameter in model.parameters())
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    shards, parameters = model.shards(), dict(model.named_parameters())
+    sizes = {name: prod(shards[name].shape) if name in shards else one.numel() for name, one in parameters.items()}
+    everything = sum(sizes.values())
+    trained = sum(size for name, size in sizes.items() if parameters[name].requires_grad)
     dataset, windows, batch, world = feed.view.dataset, feed.windows, run.data.global_batch, feed.ranks.world
     accumulated = batch // (run.data.micro_batch * world)
     lines = [

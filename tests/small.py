@@ -1,10 +1,12 @@
 """Small models and runs for tests: every family of backbone at a width of 32."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import save_file
 
 from rec.config.tree import Backbone, Data, Eval, LossWeights, Model, Optim, Run, SoftToken, Train
 from rec.data.batch import Queries, Sequences
@@ -16,6 +18,7 @@ from rec.graph.build import existing
 from rec.graph.graph import Graph
 from rec.models import build
 from rec.models.base import Recommender
+from rec.models.saved import Write
 from rec.ranks import Ranks
 from rec.train.pieces import Parts
 
@@ -107,6 +110,11 @@ def saved_tensors(run: Run, step: int) -> dict[str, torch.Tensor]:
     """Parameters and moments of the checkpoint of a step, whole."""
     parts = Parts(run.folder / f"checkpoints/step-{step:08d}")
     return {key: parts.whole(key) for key in parts.shapes}
+
+
+def writing(model: Recommender) -> Write:
+    """What writes a model's weights, for `rec.models.saved.publish`."""
+    return partial(save_file, model.state_dict())
 
 
 def forget_the_world() -> None:

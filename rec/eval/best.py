@@ -31,7 +31,8 @@ class Best:
         """(B, columns) scores of the items from `start` on, after all blocks with lower rows."""
         if not self.begun:  # nothing is known yet, and everything would be kept
             self.begun = True
-            self.edge_B = scores.topk(min(self.k, scores.shape[1]), sorted=False).values.amin(1)
+            if scores.shape[1] >= self.k:
+                self.edge_B = scores.topk(self.k, sorted=False).values.amin(1)
             query_N, place_N = torch.nonzero(scores >= self.edge_B[:, None], as_tuple=True)
         else:
             query_N, place_N = self._above(scores)

@@ -12,15 +12,14 @@ RUN/model/
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rec.config.load import dump
@@ -28,15 +27,20 @@ from rec.config.load import load as load_config
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.errors import CheckpointError, ConfigError
-from rec.files import open_to_others, sync
+from rec.files import sync
 from rec.graph.graph import Graph
 from rec.models import build, graph_of
 from rec.models.base import Recommender
+from rec.nn.sharded import Exchange
+from rec.nn.shards import Shard
 
 SCHEMA = 1
 
 FREE = ("eval.", "model.following.")
 """Keys that a trained model may still be asked with: training knows nothing of them."""
+
+Write = Callable[[Path], object]
+"""Writes a safetensors file: name -> tensor."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +74,14 @@ class Saved:
         return self.item_ids
 
 
-def publish(
-    folder: Path, run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]
-) -> None:
+def publish(folder: Path, run: Run, model: Recommender, write: Write, dataset: Dataset, about: dict[str, Any]) -> None:
     """Makes a folder that `load` opens, whole or not at all.
 
     Args:
         folder: what is there is replaced.
         run: the resolved run.
         model: the trained model; what it holds of its weights may be shards, or newer.
-        weights: name -> tensor.
+        write: makes the file of its weights, fp32 or bf16.
         dataset: what it was trained on.
         about: step and metrics; `graph`, the fingerprint of the train graph that it was trained with, if it reads one.
 
@@ -91,7 +93,7 @@ def publish(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _write(beside, run, model, weights, dataset, about)
+        _write(beside, run, model, write, dataset, about)
         for path in (*beside.rglob("*"), beside):
             sync(path)
         before = folder.with_name(folder.name + ".old")
@@ -108,11 +110,8 @@ def publish(
         ) from error
 
 
-def _write(
-    folder: Path, run: Run, model: Recommender, weights: dict[str, Tensor], dataset: Dataset, about: dict[str, Any]
-) -> None:
-    save_file(weights, folder / "model.safetensors")
-    open_to_others(folder / "model.safetensors")
+def _write(folder: Path, run: Run, model: Recommender, write: Write, dataset: Dataset, about: dict[str, Any]) -> None:
+    write(folder / "model.safetensors")
     (folder / "run.yaml").write_text(dump(run), encoding="utf-8")
     model.save(folder)
     graph = graph_of(run, dataset, about.get("graph"))
@@ -160,15 +159,19 @@ def start_from(path: Path, model: Recommender, dataset: Dataset) -> None:
             f"{dataset.fingerprint[:12]}; rows of one mean nothing in another: train it on the same dataset"
         )
     model.require_like(folder)
-    weights, wanted = _weights(folder), model.state_dict()
-    for name in sorted(weights.keys() | wanted.keys()):
-        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (weights, wanted)]
-        if shapes[0] != shapes[1]:
+    shards, wanted = model.shards(), model.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    shapes |= {name: shard.shape for name, shard in shards.items()}
+    file = _opened(folder)
+    there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    for name in sorted(there.keys() | shapes.keys()):
+        has, wants = (known.get(name, "not at all") for known in (there, shapes))
+        if has != wants:
             raise CheckpointError(
-                f"init_from: {folder} has {name} {shapes[0] or 'not at all'}, this model {shapes[1] or 'not at all'}; "
+                f"init_from: {folder} has {name} {has}, this model {wants}; "
                 "give both runs the same backbone, tables and relations"
             )
-    model.load_state_dict(weights)
+    model.load_state_dict(_weights(folder, shards))
 
 
 def _folder(path: Path) -> Path:
@@ -179,13 +182,22 @@ def _folder(path: Path) -> Path:
     return folder
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def _opened(folder: Path) -> Any:
+    """Its file of weights, to be read tensor by tensor."""
     try:
-        return load_file(folder / "model.safetensors")
+        return safe_open(folder / "model.safetensors", framework="pt")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}/model.safetensors is damaged ({error}); remove {folder} and type `kindling train` again"
         ) from None
+
+
+def _weights(folder: Path, shards: Mapping[str, Shard]) -> dict[str, Tensor]:
+    """Name -> tensor; of shards, the rows that this rank has."""
+    file = _opened(folder)
+    names = set(file.keys())
+    read = {name: file.get_slice(name)[shards[name].own] for name in names & shards.keys()}
+    return {**read, **{name: file.get_tensor(name) for name in names - shards.keys()}}
 
 
 def _require_free(name: str, changes: Sequence[str]) -> None:
@@ -199,12 +211,13 @@ def _require_free(name: str, changes: Sequence[str]) -> None:
             )
 
 
-def load(path: Path, changes: Sequence[str] = ()) -> Saved:
+def load(path: Path, changes: Sequence[str] = (), exchange: Exchange | None = None) -> Saved:
     """Opens a run folder, or its `model` folder, on the CPU in evaluation mode.
 
     Args:
         path: of the folder.
         changes: `key=value` words for what training does not know, `eval` and `model.following`.
+        exchange: with other ranks, if tables that were sharded in training are to be so again; None reads them whole.
 
     Raises:
         CheckpointError: if there is no saved model, or one of another schema.
@@ -221,6 +234,7 @@ def load(path: Path, changes: Sequence[str] = ()) -> Saved:
         graph: Graph | None = Graph.open(folder / "graph")
     else:  # a change may need the one of the dataset
         graph = graph_of(run, Dataset.open(run.dataset)) if run.model.needs_graph else None
-    model = build(run.model, users=about["users"], items=about["items"], graph=graph, saved=folder)
-    model.load_state_dict(_weights(folder))
+    users, items = about["users"], about["items"]
+    model = build(run.model, users=users, items=items, graph=graph, saved=folder, exchange=exchange)
+    model.load_state_dict(_weights(folder, model.shards()))
     return Saved(folder, run, model.eval(), about)

@@ -36,6 +36,11 @@ class Shard(nn.Module):
         self.weight = nn.Parameter(torch.empty(self.own.stop - self.own.start, width))
         self.normal_(1.0)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(C, D) of the whole table."""
+        return self.num_embeddings, self.embedding_dim
+
     def normal_(self, std: float) -> None:
         """The values of `nn.init.normal_` for the whole table, some rows at a time; those of other ranks are lost."""
         with torch.no_grad():

@@ -182,7 +182,7 @@ class Keeper:
             "sha256": digest_of(best),
             "graph": self.identity.get("graph fingerprint"),
         }
-        publish(self.run.folder / "model", self.run, model, Parts(best).model(), self.dataset, about)
+        publish(self.run.folder / "model", self.run, model, Parts(best).export, self.dataset, about)
 
     def _begin(self) -> None:
         """Checks the run against what is there, and writes down what runs, with which versions."""

@@ -1,6 +1,7 @@
 """Parameter groups by name pattern, and the learning rate as a function of the step."""
 
 import math
+from collections.abc import Container
 from fnmatch import fnmatchcase
 
 import torch
@@ -10,15 +11,16 @@ from rec.config.tree import Group, Optim
 from rec.errors import ConfigError
 
 
-def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, optim: Optim, apart: Container[str] = ()) -> torch.optim.AdamW:
     """AdamW over the trainable parameters. Vectors (norms, biases) are not decayed.
 
-    Each group keeps its own peak rate under `peak`; `set_rates` scales it.
+    Each group keeps its own peak rate under `peak`; `set_rates` scales it. Parameters whose names are `apart` have
+    groups of their own, where one kernel cannot update them together with the others.
 
     Raises:
         ConfigError: if a pattern of `optim.groups` fits no trainable parameter.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     unused = set(optim.groups)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -28,14 +30,14 @@ def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
         group = optim.groups[pattern] if pattern is not None else Group()
         lr = optim.lr if group.lr is None else group.lr
         decay = optim.weight_decay if group.weight_decay is None else group.weight_decay
-        groups.setdefault((lr, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        groups.setdefault((lr, decay if parameter.ndim > 1 else 0.0, name in apart), []).append(parameter)
     if unused:
         parts = ", ".join(f"{name}.*" for name, _ in model.named_children())
         raise ConfigError(f"optim.groups.'{min(unused)}' fits no trainable parameter; the parts are {parts}")
     return torch.optim.AdamW(
         [
             {"params": parameters, "lr": lr, "peak": lr, "weight_decay": decay}
-            for (lr, decay), parameters in groups.items()
+            for (lr, decay, _), parameters in groups.items()
         ],
         betas=optim.betas,
         eps=optim.eps,

@@ -12,7 +12,8 @@ rank-00001-of-00004.safetensors
 
 import itertools
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,8 @@ TYPES = {
     torch.bool: "BOOL",
 }
 """What safetensors calls them."""
+CHUNK = 2**22
+"""Elements of a tensor that are in memory at a time when it is put together in a file."""
 
 
 class Piece(NamedTuple):
@@ -93,21 +96,27 @@ def write(path: Path, part: Part, random: dict[str, Any]) -> Facts:
         OSError: if the disk refuses.
     """
     about = {"pieces": json.dumps(part.places), "random": json.dumps(random)}
-    header: dict[str, Any] = {"__metadata__": about}
-    end = 0
-    keys = sorted(part.tensors, key=lambda key: (-part.tensors[key].itemsize, key))  # so that each lies on its own size
-    for key in keys:
-        tensor, start = part.tensors[key], end
-        end += tensor.nbytes
-        header[key] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    words = json.dumps(header).encode()
-    words += b" " * (-len(words) % 8)
+    head, keys = _head({key: (one.dtype, tuple(one.shape)) for key, one in part.tensors.items()}, about)
     with Summed(path) as file:
-        file.write(len(words).to_bytes(8, "little") + words)
+        file.write(head)
         for key in keys:
             file.tensor(part.tensors[key])
         open_to_others(path)
         return file.done()
+
+
+def _head(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], about: dict[str, str]) -> tuple[bytes, list[str]]:
+    """What a safetensors file of these types and shapes begins with, and in which order they follow."""
+    header: dict[str, Any] = {"__metadata__": about}
+    end = 0
+    keys = sorted(tensors, key=lambda key: (-tensors[key][0].itemsize, key))  # so that each lies on its own size
+    for key in keys:
+        dtype, shape = tensors[key]
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[key] = {"dtype": TYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    words = json.dumps(header).encode()
+    words += b" " * (-len(words) % 8)
+    return len(words).to_bytes(8, "little") + words, keys
 
 
 @dataclass(frozen=True)
@@ -173,15 +182,35 @@ class Parts:
         if filled != len(piece.values):
             raise CheckpointError(f"{self.folder} holds {filled} of {len(piece.values)} elements of {piece.key}")
 
-    def model(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-        """The model's own tensors, without those of the optimizer, in CPU memory; numbers with a point as `dtype`."""
-        tensors = {key: self.whole(key) for key in self.shapes if "/" not in key}
-        return {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    def export(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes the model's own tensors, without those of the optimizer, as one safetensors file.
+
+        Numbers with a point become `dtype`. No tensor is in memory whole.
+
+        Raises:
+            CheckpointError: if one of them is not whole.
+            OSError: if the disk refuses.
+        """
+        types = {key: self._type(key) for key in self.shapes if "/" not in key}
+        types = {key: dtype if one.is_floating_point else one for key, one in types.items()}
+        head, keys = _head({key: (one, self.shapes[key]) for key, one in types.items()}, {})
+        with Summed(path) as file:
+            file.write(head)
+            for key in keys:
+                size = math.prod(self.shapes[key])
+                for start in range(0, size, CHUNK):
+                    values = torch.empty(min(CHUNK, size - start), dtype=self._type(key))
+                    self.fill(Piece(key, self.shapes[key], start, values, (0, 0)))
+                    file.tensor(values.to(types[key]))
+        open_to_others(path)
+
+    def _type(self, key: str) -> torch.dtype:
+        dtype: torch.dtype = self.stretches[key][0].file.get_slice(key)[:0].dtype
+        return dtype
 
     def whole(self, key: str) -> Tensor:
         """A tensor in one piece, in CPU memory."""
         shape = self.shapes[key]
-        dtype = self.stretches[key][0].file.get_slice(key)[:0].dtype
-        values = torch.empty(torch.Size(shape).numel(), dtype=dtype)
+        values = torch.empty(math.prod(shape), dtype=self._type(key))
         self.fill(Piece(key, shape, 0, values, (0, 0)))
         return values.view(shape)

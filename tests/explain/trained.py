@@ -15,7 +15,7 @@ from rec.models.relations import Learned
 from rec.models.soft_token import SoftToken
 from rec.recommend import TrainedModel
 from tests.eval.tiny import write
-from tests.small import a_run, make_for
+from tests.small import a_run, make_for, writing
 
 EVIL = "</script><script>alert('titles are no programs')</script><!-- & \"/*DATA*/"
 """The title of the first item."""
@@ -42,7 +42,7 @@ def trained(dataset: Dataset, out: Path, model: Model) -> TrainedModel:
             for table in made.relations.bias.tables.values():
                 table.normal_(generator=torch.Generator().manual_seed(table.numel()))
     run.folder.mkdir(parents=True)
-    saved.publish(run.folder / "model", run, made, made.state_dict(), dataset, {"step": 7})
+    saved.publish(run.folder / "model", run, made, writing(made), dataset, {"step": 7})
     return rec.load(run.folder)
 
 

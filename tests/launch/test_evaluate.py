@@ -12,7 +12,7 @@ from rec.config.tree import Backbone, Run, SoftToken
 from rec.data.dataset import Dataset
 from rec.models import build, saved
 from tests.eval import tiny
-from tests.small import graph_for
+from tests.small import graph_for, writing
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def run_folder(tmp_path: Path, dataset: Dataset) -> Path:
     run = Run(name="tiny", dataset=dataset.root, model=SoftToken(backbone=small, dim=8), out=tmp_path / "runs")
     model = build(run.model, users=dataset.users, items=dataset.items)
     run.folder.mkdir(parents=True)
-    saved.publish(run.folder / "model", run, model, model.state_dict(), dataset, {"step": 7})
+    saved.publish(run.folder / "model", run, model, writing(model), dataset, {"step": 7})
     return run.folder
 
 

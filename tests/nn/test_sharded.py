@@ -58,6 +58,27 @@ def test_loss_and_gradients_are_those_of_one_process(world: int, dtype: torch.dt
         assert (gradient - expected).norm() <= tolerance * expected.norm()
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_leading_rows_that_are_no_classes_get_no_gradient(world: int):
+    skip, bounds = 9, [*BOUNDS[:world], C]  # more rows than the first rank of four has
+
+    def on(ranks: Ranks) -> list[Tensor]:
+        query, table, target, weight = _everything(world, torch.float64)
+        start, first = sum(POSITIONS[: ranks.rank]), bounds[ranks.rank]
+        own = slice(start, start + POSITIONS[ranks.rank])
+        mine, rows = query[own].clone().requires_grad_(), table[first : bounds[ranks.rank + 1]].clone().requires_grad_()
+        target = skip + target[own] % (C - skip)
+        loss = sharded_cross_entropy(mine, rows, target, weight[own], ranks, first=first, skip=skip)
+        return list(torch.autograd.grad(loss, (mine, rows)))
+
+    query, table, target, weight = _everything(world, torch.float64)
+    query.requires_grad_(), table.requires_grad_()
+    losses = -weight * torch.log_softmax(query @ table[skip:].t(), 1)[torch.arange(len(query)), target % (C - skip)]
+    found = zip(*run_ranks(on, world), strict=True)
+    for parts, expected in zip(found, torch.autograd.grad(losses.sum(), (query, table)), strict=True):
+        torch.testing.assert_close(torch.cat(parts), expected)
+
+
 def test_what_comes_back_through_the_loss_of_one_rank_is_its_own():
     factors, rows_of_rank, positions_of_rank = (3.0, 0.5), (slice(0, 12), slice(12, C)), (slice(0, 2), slice(2, 5))
 

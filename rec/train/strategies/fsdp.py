@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -17,6 +17,7 @@ from rec.ranks import Ranks
 from rec.train.optim import build_optimizer
 from rec.train.pieces import Piece
 from rec.train.strategies.engine import Engine, Precision, prime, replicated, trained
+from rec.train.strategies.shards import clip, rows_of_shard
 
 
 class Fsdp(Engine):
@@ -41,9 +42,12 @@ class Fsdp(Engine):
             self.bare.to(self.device)
         for block in blocks(self.bare):
             fully_shard(block, reshard_after_forward=self.reshard, offload_policy=self.offload)
-        fully_shard(self.bare, offload_policy=self.offload)
+        for shard in self.shards.values():
+            shard.to(self.device)
+        whole = {shard.weight for shard in self.shards.values()}
+        fully_shard(self.bare, offload_policy=self.offload, ignored_params=whole)
         self.model = self.bare
-        self.optimizer = build_optimizer(self.bare, optim)
+        self.optimizer = build_optimizer(self.bare, optim, apart=self.shards)
         prime(self.optimizer, trained(self.optimizer))
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
@@ -58,7 +62,7 @@ class Fsdp(Engine):
         (share * self.ranks.world).backward()  # FSDP2 averages
 
     def update(self, limit: float) -> float:
-        norm = nn.utils.clip_grad_norm_(self.bare.parameters(), limit or math.inf)
+        norm = clip(self.bare, self.shards, limit, self.ranks)
         total = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         if math.isfinite(total):
             self.optimizer.step()
@@ -73,7 +77,10 @@ class Fsdp(Engine):
                 yield self._piece(f"{name}/{moment}", value)
 
     def _piece(self, key: str, tensor: Tensor) -> Piece:
-        """Rows are a stretch of the flattened whole. What is no DTensor is on every rank."""
+        """Rows are a stretch of the flattened whole. What is no DTensor, and no shard, is on every rank."""
+        shard = self.shards.get(key.partition("/")[0])
+        if shard and tensor.ndim:
+            return rows_of_shard(key, tensor, shard)
         if not isinstance(tensor, DTensor):
             return replicated(key, tensor, self.ranks)
         _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)

@@ -6,6 +6,7 @@ of ranks, since strategies average: so these gradients, which are sums, come tha
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +23,22 @@ def clip(model: nn.Module, shards: Mapping[str, Shard], limit: float, ranks: Ran
     own = [trained.pop(name) for name in shards if name in trained]
     if not own:
         return nn.utils.clip_grad_norm_(trained.values(), most)
-    gradients = [one.grad for one in own if one.grad is not None]
-    torch._foreach_div_(gradients, ranks.world)
-    square = ranks.sum(nn.utils.get_total_norm(gradients).square())
-    rest = [one.grad for one in trained.values() if one.grad is not None]
-    norm = (nn.utils.get_total_norm(rest).square() + square).sqrt()
-    nn.utils.clip_grads_with_norm_([*trained.values(), *own], most, norm)
+    torch._foreach_div_([_here(one) for one in own], ranks.world)
+    square = ranks.sum(nn.utils.get_total_norm([_here(one) for one in own]).square())
+    rest: Any = nn.utils.get_total_norm([one.grad for one in trained.values() if one.grad is not None])
+    rest = rest.full_tensor() if hasattr(rest, "full_tensor") else rest  # where a strategy has dealt out the others
+    norm: Tensor = (rest.square() + square).sqrt()
+    torch._foreach_mul_([_here(one) for one in (*own, *trained.values())], (most / (norm + 1e-6)).clamp(max=1))
     return norm
+
+
+def _here(parameter: Any) -> Tensor:
+    """What this rank has of a gradient: as it is, or its part of what is dealt out."""
+    gradient = parameter.grad
+    return gradient.to_local() if hasattr(gradient, "to_local") else gradient
 
 
 def rows_of_shard(key: str, tensor: Tensor, shard: Shard) -> Piece:
     """The rows of this rank, of a table or of its moments: nobody else has them."""
     values = tensor.detach().view(-1)
-    shape = (shard.num_embeddings, shard.embedding_dim)
-    return Piece(key, shape, shard.own.start * shard.embedding_dim, values, (0, len(values)))
+    return Piece(key, shard.shape, shard.own.start * shard.embedding_dim, values, (0, len(values)))
