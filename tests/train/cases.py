@@ -98,6 +98,10 @@ DEALT: list[tuple[Name, int]] = [("ddp", 2), ("zero2", 2), ("zero3", 2), ("fsdp2
 """Strategies, and micro-batches of a step."""
 
 
+SHARDS = dataclasses.replace(TABLES, model=dataclasses.replace(TABLES.model, shard_tables=True))
+SHARDED: list[tuple[Name, int]] = [("ddp", 1), ("ddp", 2), ("fsdp2", 2)]
+
+
 def dealt(accumulated: int) -> Case:
     return Case(SoftToken(dim=64, backbone=gpt2(384, 10)), accumulated=accumulated)
 
@@ -111,7 +115,7 @@ def measured(case: Case, strategy: Name, ranks: int) -> list[int]:
         buckets = dict.fromkeys(("reduce_bucket_size", "stage3_prefetch_bucket_size"), BUCKET)
         settings = {"zero_optimization": {"stage": int(strategy[-1]), **buckets}} if strategy.startswith("zero") else {}
         engine = strategies.build(Strategy(strategy, deepspeed=settings), run, group)
-        engine.prepare(build(run.model, users=case.users, items=case.items), run.optim)
+        engine.prepare(build(run.model, users=case.users, items=case.items, exchange=group), run.optim)
         for _ in range(2 if ranks == 1 else 3):  # DDP lays its buckets out anew in the second
             for place in range(case.accumulated):
                 with engine.accumulate(last=place == case.accumulated - 1):
@@ -127,7 +131,9 @@ def measured(case: Case, strategy: Name, ranks: int) -> list[int]:
 
 def main() -> None:
     found = {name: max(measured(case, "single", 1)) for name, case in CASES.items()}
-
+    for name, accumulated in SHARDED:
+        case = dataclasses.replace(SHARDS, accumulated=accumulated)
+        found[f"shards-{name}-{accumulated}"] = max(measured(case, name, 2))
     found |= {f"{name}-{accumulated}": max(measured(dealt(accumulated), name, 2)) for name, accumulated in DEALT}
     print(json.dumps(found))
 

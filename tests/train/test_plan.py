@@ -17,7 +17,8 @@ from rec.data.feed import Feed
 from rec.graph.outline import outline
 from rec.models import build, view
 from rec.ranks import Ranks
-from rec.train.plan.memory import Step, count, memory
+from rec.train.plan.inventory import count
+from rec.train.plan.memory import Step, memory
 from rec.train.plan.page import page
 from rec.train.plan.plan import ROOM, Machine, Plan
 from rec.train.plan.rehearsal import Stage
@@ -26,12 +27,12 @@ from rec.train.plan.work import of_counts, of_dataset
 from rec.train.strategies import Name
 from tests.eval.tiny import write
 from tests.small import EVERYTHING, SHAPES, WIDTH, a_run, decoder, graph_for, make_for, soft_token
-from tests.train.cases import BUCKET, CASES, DEALT, LAYERS, Case, dealt
+from tests.train.cases import BUCKET, CASES, DEALT, LAYERS, SHARDED, SHARDS, Case, dealt
 
 
 def planned(case: Case, strategy: Name, ranks: int) -> float:
     run = case.run(ranks)
-    stage = Stage(run, case.users, case.items)
+    stage = Stage(run, case.users, case.items, ranks=ranks)
     step = Step(stage.rehearse(case.length).of(case.windows), case.accumulated, evaluation=0)
     return memory(strategy, count(stage.model), step, ranks).peak
 
@@ -60,6 +61,17 @@ def test_memory_of_a_rank_is_as_planned_under_each_strategy(
     monkeypatch.setattr("rec.train.plan.memory.BUCKET", BUCKET)
     real = measured[f"{strategy}-{accumulated}"]
     assert planned(dealt(accumulated), strategy, 2) == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.parametrize(("strategy", "accumulated"), SHARDED)
+def test_memory_of_a_rank_with_its_rows_of_the_tables_is_as_planned(
+    measured: dict[str, int], strategy: Name, accumulated: int
+):
+    case = dataclasses.replace(SHARDS, accumulated=accumulated)
+    real = measured[f"shards-{strategy}-{accumulated}"]
+    assert planned(case, strategy, 2) == pytest.approx(real, rel=0.15)
+    whole = dataclasses.replace(case, model=dataclasses.replace(case.model, shard_tables=False))
+    assert real < 0.7 * planned(whole, strategy, 2)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -195,6 +207,25 @@ def test_hours_are_flops_by_speed_unless_the_exchange_takes_longer(plan: Plan):
     assert "Sending" not in page(plan)
     steps = plan.work.windows / plan.run.data.global_batch
     assert plan.hours_of_epoch("ddp") == pytest.approx(computing * steps / 3600)
+
+
+def test_sharded_tables_are_planned_as_a_rank_has_them():
+    case = Case(soft_token(shard_tables=True), users=400, items=1001, windows=2, negatives=0)
+    plan = Plan(case.run(4), of_counts(400, 1001, 40_000, case.run(4)), Machine(1, 4, 1e9, 1e12))
+    inventory = plan.inventory
+    assert plan.strategies == ("ddp", "fsdp2")
+    assert inventory.parts["tables"] == inventory.shards == ((400 + 1002) * 16,) * 2
+    assert inventory.own == ((100 + 251) * 16,) * 2
+    assert inventory.rest.parts["tables"] == (0, 0)
+    assert plan.memory("ddp").tables == plan.memory("fsdp2").tables == 16 * inventory.own.all
+    # to three others: the number of a row; it is summed (twice its bytes) and its gradient gathered. Of a position: the
+    # query, its gradient (twice), target and weight; twice a maximum, a sum of powers and a score
+    rows, positions, width = 2 + 2 * 10, 2 * 10, 4 * 16
+    of_tables = 3 * (rows * (8 + 3 * width) + positions * (3 * width + 8 + 4 + 2 * 3 * 4))
+    assert plan.exchanged("ddp") == of_tables + 2 * 4 * 3 / 4 * inventory.rest.whole.trained
+    text = page(plan)
+    assert f"{(400 + 1002) * 16:,}" in text
+    assert "zero" not in text
 
 
 def test_the_page_says_what_fits(plan: Plan):

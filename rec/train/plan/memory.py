@@ -3,13 +3,11 @@
 Parameters, gradients and moments are fp32 under every strategy; `train.precision` is autocast.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from torch import nn
-
-from rec.nn.backbone import blocks
+from rec.train.plan.inventory import Count, Inventory
 from rec.train.plan.rehearsal import Rehearsal
 from rec.train.strategies import Name
 from rec.train.strategies.settings import BUCKET
@@ -18,29 +16,6 @@ FP32 = 4
 """Bytes of a number."""
 REUSE = 1_000_000_000
 """ZeRO-3 keeps a gathered parameter that is needed again before so many others: DeepSpeed's own default."""
-
-
-class Count(NamedTuple):
-    """Numbers in some parameters."""
-
-    all: int
-    trained: int
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """The parameters of a model."""
-
-    parts: dict[str, Count]
-    """By the model's parts: tables, heads, backbone."""
-    block: Count
-    """The largest layer of the backbone: what is gathered at a time."""
-    root: Count
-    """All that lies outside the layers: gathered for the whole of a pass."""
-
-    @property
-    def whole(self) -> Count:
-        return Count(*map(sum, zip(*self.parts.values(), strict=True)))
 
 
 class Step(NamedTuple):
@@ -78,22 +53,6 @@ class Memory:
     """The fullest moment of all."""
 
 
-def count(model: nn.Module) -> Inventory:
-    """The parameters of a model, by its parts and by what is gathered together."""
-    layers = blocks(model)
-    inside = [_count(layer.parameters()) for layer in layers]
-    parts = {name: _count(part.parameters()) for name, part in model.named_children()}
-    whole = Count(*map(sum, zip(*parts.values(), strict=True)))
-    within = Count(sum(one.all for one in inside), sum(one.trained for one in inside))
-    largest = max(inside, default=Count(0, 0))
-    return Inventory(parts, largest, Count(whole.all - within.all, whole.trained - within.trained))
-
-
-def _count(parameters: Iterable[nn.Parameter]) -> Count:
-    sizes = [(parameter.numel(), parameter.numel() * parameter.requires_grad) for parameter in parameters]
-    return Count(sum(size for size, _ in sizes), sum(trained for _, trained in sizes))
-
-
 class _State(NamedTuple):
     """Bytes of each number that is kept over a whole step."""
 
@@ -103,7 +62,9 @@ class _State(NamedTuple):
 
 
 def memory(strategy: Name, inventory: Inventory, step: Step, ranks: int) -> Memory:
-    """Bytes of one of `ranks` ranks. Before anything is dealt out, a rank has all parameters."""
+    """Bytes of one of `ranks` ranks. Before anything is dealt out, a rank has all parameters but others' shards."""
+    own, inventory = inventory.own, inventory.rest
+    mine = FP32 * (own.all + 2 * own.trained)
     state = _state(strategy, ranks, several=step.accumulated > 1)
     whole, tables = inventory.whole, inventory.parts["tables"]
     rest = Count(whole.all - tables.all, whole.trained - tables.trained)
@@ -113,12 +74,14 @@ def memory(strategy: Name, inventory: Inventory, step: Step, ranks: int) -> Memo
         weights=state.weight * rest.all,
         gradients=state.gradient * rest.trained,
         optimizer=state.optimizer * rest.trained,
-        tables=state.weight * tables.all + (state.gradient + state.optimizer) * tables.trained,
+        tables=state.weight * tables.all
+        + (state.gradient + state.optimizer) * tables.trained
+        + (mine + FP32 * own.trained),
         activations=step.rehearsal.activations,
         loss_head=step.rehearsal.loss_head,
         buffers=buffers,
         evaluation=step.evaluation,
-        peak=max(FP32 * whole.all, fixed + max(_moments(strategy, inventory, step, ranks))),
+        peak=max(FP32 * (whole.all + own.all), mine + fixed + max(_moments(strategy, inventory, own, step, ranks))),
     )
 
 
@@ -169,19 +132,20 @@ def _ahead(inventory: Inventory) -> float:
     return FP32 * min(BUCKET, inventory.whole.all)
 
 
-def _moments(strategy: Name, inventory: Inventory, step: Step, ranks: int) -> Iterator[float]:
+def _moments(strategy: Name, inventory: Inventory, own: Count, step: Step, ranks: int) -> Iterator[float]:
     """Bytes, beyond weights and optimizer, at the moments that may be the fullest: passes, update, evaluation."""
     several, rehearsal = step.accumulated > 1, step.rehearsal
     gradients, part = FP32 * inventory.whole.trained, FP32 * inventory.whole.trained / ranks
-    gathered, bucket = _gathered(strategy, inventory), FP32 * BUCKET
+    gathered, bucket, mine = _gathered(strategy, inventory), FP32 * BUCKET, FP32 * own.trained
     match strategy:
         case "single":
             yield (gradients + rehearsal.peak(root=0, layers=0)) if several else rehearsal.peak(root=1, layers=1)
             yield gradients
             yield step.evaluation
         case "ddp":
-            yield gradients * (1 + several) + rehearsal.peak(root=0, layers=0)
-            yield gradients + step.evaluation
+            of_root = 0 if several or not mine else own.trained / (own.trained + inventory.root.trained)
+            yield gradients * (1 + several) + mine * several + rehearsal.peak(root=of_root, layers=0)
+            yield gradients + max(mine, step.evaluation)
         case "zero1":
             yield bucket + (
                 (gradients + rehearsal.peak(root=0, layers=0)) if several else rehearsal.peak(root=1, layers=1)
@@ -202,18 +166,19 @@ def _moments(strategy: Name, inventory: Inventory, step: Step, ranks: int) -> It
             root, leaving = FP32 * inventory.root.trained, FP32 * 2 * inventory.block.trained
             yield gathered + FP32 * inventory.root.all  # on its way
             if several:
-                yield gathered + leaving + gradients + rehearsal.peak(root=0, layers=0)
+                yield gathered + leaving + gradients + mine + rehearsal.peak(root=0, layers=0)
             else:
                 yield gathered + leaving + rehearsal.peak(root=1, layers=1 / ranks)
-            yield (gradients if several else part + root) + root + part
+            yield (gradients if several else part + root) + root + part + mine
             yield gathered + step.evaluation
 
 
 def exchanged(strategy: Name, inventory: Inventory, ranks: int, accumulated: int) -> float:
-    """Bytes that a rank sends in a step.
+    """Bytes that a rank sends in a step, for what the strategy places.
 
     An all-reduce sends each number twice, a gather or a scatter once, all but the rank's own share.
     """
+    inventory = inventory.rest
     share = FP32 * (ranks - 1) / ranks
     weights, gradients = share * inventory.whole.all, share * inventory.whole.trained
     match strategy:

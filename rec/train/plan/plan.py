@@ -7,10 +7,11 @@ from functools import cached_property
 from rec.config.tree import Run
 from rec.data.feed import check_batches
 from rec.train.plan import memory
+from rec.train.plan.inventory import count
 from rec.train.plan.memory import Memory, Step
 from rec.train.plan.rehearsal import Flops, Rehearsal, Stage
 from rec.train.plan.work import Work
-from rec.train.strategies import Name
+from rec.train.strategies import Name, refusal
 
 ROOM = 0.9
 """Share of a device's memory that tensors may fill: the rest is for its driver, the exchange, and fragmentation."""
@@ -56,8 +57,8 @@ class Plan:
     ) -> None:
         check_batches(run.data, machine.ranks)
         self.run, self.work, self.machine = run, work, machine
-        stage = Stage(run, work.users, work.items, work.graph)
-        self.inventory = memory.count(stage.model)
+        stage = Stage(run, work.users, work.items, work.graph, machine.ranks)
+        self.inventory = count(stage.model)
         tell(f"rehearsing a training step of {self.inventory.whole.all / 1e6:,.0f} million parameters, without data")
         self.rehearsal: Rehearsal = stage.rehearse(work.longest)
         tell(f"rehearsing an evaluation of {run.eval.block} histories")
@@ -66,7 +67,8 @@ class Plan:
     @property
     def strategies(self) -> tuple[Name, ...]:
         """Those that a launch of so many processes can choose from, the simplest first."""
-        return ("single",) if self.machine.ranks == 1 else SIMPLEST_FIRST
+        names = ("single",) if self.machine.ranks == 1 else SIMPLEST_FIRST
+        return tuple(name for name in names if not refusal(name, self.run))
 
     @cached_property
     def flops(self) -> Flops:
@@ -103,8 +105,10 @@ class Plan:
 
     def exchanged(self, strategy: Name) -> float:
         """Bytes that a rank sends in a step."""
-        accumulated = self.accumulated(self.run.data.micro_batch)
-        return memory.exchanged(strategy, self.inventory, self.machine.ranks, accumulated)
+        windows = self.run.data.micro_batch
+        accumulated = self.accumulated(windows)
+        rows = accumulated * self.rehearsal.of(windows).sent
+        return rows + memory.exchanged(strategy, self.inventory, self.machine.ranks, accumulated)
 
     @property
     def seconds_computing(self) -> float:

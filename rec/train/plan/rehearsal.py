@@ -59,6 +59,8 @@ class Rehearsal:
     """The operations from the last state of the backbone to its gradient: the loss, forward and backward."""
     flops: Flops
     """Of `windows` windows."""
+    sent: float = 0.0
+    """Bytes that a rank sends to others while `windows` windows are passed through: rows of tables that they have."""
 
     def of(self, windows: int) -> "Rehearsal":
         """The same for another number of windows."""
@@ -69,6 +71,7 @@ class Rehearsal:
             targets=self.targets * ratio,
             temporary=self.temporary + (windows - self.windows) * self.growth,
             flops=Flops(*(value * ratio for value in dataclasses.astuple(self.flops))),
+            sent=self.sent * ratio,
         )
 
     @property
@@ -99,15 +102,17 @@ class Stage:
         users: number of users, without padding.
         items: number of items, without padding.
         graph: the train graph, or an outline of it; not None where the run's model needs one.
+        ranks: how many share the tables, where they are sharded; this is the first of them.
 
     Raises:
         ConfigError: for what the run's model cannot be built of.
     """
 
-    def __init__(self, run: Run, users: int, items: int, graph: Graph | None = None) -> None:
-        self.run = run
+    def __init__(self, run: Run, users: int, items: int, graph: Graph | None = None, ranks: int = 1) -> None:
+        self.run, self.others = run, _Others(ranks)
+        exchange = self.others if ranks > 1 else None
         with torch.device("meta"):
-            self.model = build(run.model, users=users, items=items, graph=graph, weights=False)
+            self.model = build(run.model, users=users, items=items, graph=graph, weights=False, exchange=exchange)
         self.model.products = HALVES.get(run.train.precision)
         self.model.require_room(run.data.max_items)
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -133,6 +138,7 @@ class Stage:
 
     def _step(self, windows: int, items: int) -> Rehearsal:
         self.model.train()
+        self.others.sent = 0
         with self.fake:
             batch = _batch(self.run, windows, items)
             targets = windows * (items + self.run.model.predict_first)
@@ -150,7 +156,27 @@ class Stage:
             np.array(tracker.layers, dtype=float),
             head,
             Flops(backbone=sum(tracker.other) - inside, attention=sum(tracker.attention), loss=inside),
+            self.others.sent,
         )
+
+
+class _Others:
+    """Ranks that have as much to do as this one, and exchange tensors that have no data. It counts what is sent."""
+
+    rank = 0
+
+    def __init__(self, world: int) -> None:
+        self.world, self.sent = world, 0.0
+
+    def sum(self, values: Tensor) -> Tensor:
+        self.sent += 2 * values.nbytes * (self.world - 1) / self.world
+        return values
+
+    maximum = sum
+
+    def rows(self, own: Tensor) -> tuple[Tensor, slice]:
+        self.sent += own.nbytes * (self.world - 1)
+        return torch.cat([own] * self.world), slice(0, len(own))
 
 
 def _blocks(scores: Scores) -> None:

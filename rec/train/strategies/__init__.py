@@ -28,17 +28,22 @@ class Strategy:
 
 def require_offered(name: Name, run: Run) -> None:
     """Raises ConfigError for a strategy that the run's model cannot be trained under."""
-    if not run.model.shard_tables:
-        return
-    if name.startswith("zero"):
-        raise ConfigError(
-            f"model.shard_tables deals the tables' rows out by itself, and {name} would deal them out again; "
-            "choose the strategy ddp or fsdp2, or set model.shard_tables=false"
-        )
-    if run.train.precision == "fp16":
+    if fault := refusal(name, run):
+        raise ConfigError(fault)
+    if run.model.shard_tables and run.train.precision == "fp16":
         raise ConfigError(
             "train.precision=fp16 is not offered with model.shard_tables; choose bf16, or set model.shard_tables=false"
         )
+
+
+def refusal(name: Name, run: Run) -> str:
+    """Why the run's model cannot be trained under a strategy; empty where it can."""
+    if not run.model.shard_tables or not name.startswith("zero"):
+        return ""
+    return (
+        f"model.shard_tables deals the tables' rows out by itself, and {name} would deal them out again; "
+        "choose the strategy ddp or fsdp2, or set model.shard_tables=false"
+    )
 
 
 def build(strategy: Strategy, run: Run, ranks: Ranks) -> Engine:
