@@ -45,7 +45,7 @@ class TrainedModel:
     def __init__(self, opened: saved.Saved, device: torch.device | None = None) -> None:
         self.saved = opened
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = opened.model.to(self.device).eval()
+        self.model = opened.model.to(self.device).settle()
 
     @cached_property
     def item_rows(self) -> dict[str, int]:

@@ -6,14 +6,12 @@ comes back is put in the order of user rows, so that sums run in one order and n
 of ranks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import nn
 
 from rec.config.tree import Eval
 from rec.data.dataset import TEST_START, VALID_START, Dataset, IntArray, Split
@@ -26,7 +24,7 @@ from rec.eval.interrupt import give_up_if
 from rec.eval.metrics import Metric, Placed, Values, parse_all
 from rec.eval.protocol import Protocol, Sampler
 from rec.eval.ranking import Reading
-from rec.models.base import Score, ask
+from rec.models.base import Score, ask, settled
 from rec.models.scores import Scores
 from rec.ranks import Ranks
 
@@ -109,8 +107,8 @@ def evaluate(
 ) -> Result:
     """Ranks the targets of every query of the split, or of `most` of them; the same result on every rank.
 
-    `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is put into
-    evaluation mode for the time, and back. Before each block, every rank is `asked` whether to raise Interrupted.
+    `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is settled
+    for the time, and then as before. Before each block, every rank is `asked` whether to raise Interrupted.
     """
     wanted = parse_all(config.metrics if metrics is None else metrics)
     among = protocols.parse(protocol)
@@ -133,7 +131,7 @@ def evaluate(
     )
     answers: list[Answer] = []
     failures: list[str] = []
-    with torch.no_grad(), _evaluation_mode(score):
+    with settled(score):
         for turn in range(-(-len(blocks) // ranks.world)):
             if asked is not None:
                 give_up_if(asked, ranks, device)
@@ -214,17 +212,3 @@ class _Asker:
         own = np.arange(ranks_BM.shape[1]) < block.targets[:, None]
         lists_BK = reading.items_BK.int().cpu().numpy()
         return Answer(block.users, block.targets, block.masked, ranks_BM[own], lists_BK)
-
-
-@contextmanager
-def _evaluation_mode(score: Score) -> Iterator[None]:
-    """Turns dropout off if the scorer is a module or the method of one, and leaves it as it was."""
-    owner: object = getattr(score, "__self__", score)
-    module = owner if isinstance(owner, nn.Module) and owner.training else None
-    if module is not None:
-        module.eval()
-    try:
-        yield
-    finally:
-        if module is not None:
-            module.train()

@@ -16,8 +16,7 @@ def summands(model: SoftToken, queries: Queries) -> dict[str, Tensor]:
     following   what followed the last items
     """
     own_CD = model.tables.item.weight
-    nodes_CD = None if model.gnn is None else model.gnn.items(None)
-    items_CD = model.items(nodes_CD)
+    items_CD = model.items_in_evaluation()
     query_BD = model.last(queries, items_CD)
     found = {"reading": query_BD @ own_CD.t()}
     if model.gnn is not None:

@@ -111,6 +111,11 @@ class SoftToken(Recommender):
             return self.tables.item.weight
         return self.tables.item.weight + self.gnn.gate * nodes_CD
 
+    def items_in_evaluation(self) -> Tensor:
+        """The same with the whole train graph; of a settled model, computed once."""
+        gnn = self.gnn
+        return self.items(None) if gnn is None else self.once("items", lambda: self.items(gnn.items(None)))
+
     def queries(
         self, batch: Sequences | Queries, items_CD: Tensor | None = None, inputs_BTD: Tensor | None = None
     ) -> Tensor:
@@ -156,7 +161,7 @@ class SoftToken(Recommender):
 
     def score(self, queries: Queries) -> Product:
         """(B, items + 1): `last` against the item vectors, and what followed."""
-        items_CD = self.items(None if self.gnn is None else self.gnn.items(None))
+        items_CD = self.items_in_evaluation()
         query_BD = self.last(queries, items_CD)
         followed = None if self.following is None else partial(self.following, queries.history_BT)
         return Product(query_BD, items_CD.float(), followed)
