@@ -18,7 +18,7 @@ from rec.data.dataset import TEST_START, VALID_START, Dataset, IntArray, Split
 from rec.errors import ConfigError, DatasetError
 from rec.eval import protocol as protocols
 from rec.eval import ranking
-from rec.eval.blocks import Answer, Block, assemble, in_order, split_into_blocks, targets
+from rec.eval.blocks import Answer, Block, assemble, drawn, in_order, split_into_blocks, targets
 from rec.eval.exposure import Exposure
 from rec.eval.interrupt import give_up_if
 from rec.eval.metrics import Metric, Placed, Values, parse_all
@@ -102,10 +102,10 @@ def evaluate(
     protocol: str = "full",
     metrics: Sequence[str] | None = None,
     seed: int = 0,
-    most: int | None = None,
+    users: IntArray | None = None,
     asked: Callable[[], bool] | None = None,
 ) -> Result:
-    """Ranks the targets of every query of the split, or of `most` of them; the same result on every rank.
+    """Ranks the targets of every query of the split, or of some `users`, by row; the same result on every rank.
 
     `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is settled
     for the time, and then as before. Before each block, every rank is `asked` whether to raise Interrupted.
@@ -117,7 +117,7 @@ def evaluate(
     longest = max((metric.cutoff for metric in wanted if metric.of_exposure), default=0)
     if longest and not among.full:
         raise ConfigError(f"coverage, popularity and head_share need the protocol full, not {among}")
-    blocks = split_into_blocks(dataset, split, config.block, most)
+    blocks = split_into_blocks(dataset, split, config.block, dataset.queries(split) if users is None else users)
     if not blocks:
         raise DatasetError(f"{dataset.root} has no targets in the split '{split}'; choose another split")
     asker = _Asker(
@@ -162,14 +162,20 @@ def validation(
     max_items: int,
     ranks: Ranks,
     device: torch.device,
+    seed: int,
     asked: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
-    """For the training loop: `config.select` and `config.metrics` on `valid`, fully ranked, by name."""
+    """For the training loop: `config.select` and `config.metrics` on `valid`, fully ranked, by name.
+
+    `users` is the number of those that the figures are of: all, or `config.users` of them, by the `seed`.
+    """
+    users = dataset.queries("valid")
     result = evaluate(
         score, dataset, "valid", config=config, max_items=max_items, ranks=ranks, device=device,
         metrics=(config.select, *config.metrics), asked=asked,
+        users=drawn(users, config.users, seed) if config.users else users,
     )  # fmt: skip
-    return {str(metric): result.mean(metric) for metric in result.metrics}
+    return {**{str(metric): result.mean(metric) for metric in result.metrics}, "users": result.queries}
 
 
 @dataclass(frozen=True, kw_only=True)
