@@ -83,8 +83,10 @@ def best(scores: Scores, seen_BS: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading, Tensor]:
     """One pass over all columns with the scores of the targets as they are believed to be, and as they are."""
     queries, columns = scores.shape
-    starts = list(range(0, columns, scores.width))
-    seen, targets = Cells(pool.seen_BS, starts), Cells(pool.targets_BM * pool.reachable_BM, starts)
+    starts = scores.starts
+    done = [1, *(start + scores.width for start in starts[:-1])]  # padding, and then all that blocks before had
+    seen = Cells(pool.seen_BS, starts, done)
+    targets = Cells(pool.targets_BM * pool.reachable_BM, starts, done)
     exact_BM = score_BM.clone()
     target_BM = score_BM.masked_fill(~pool.reachable_BM, NOWHERE).sort(1, descending=True).values
     rows = [torch.nonzero(target_BM[:, m] > NOWHERE).squeeze(1) for m in range(target_BM.shape[1])]
@@ -92,13 +94,12 @@ def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading
     wrong_B = ahead_BM.new_zeros(queries)
     lists = Best(queries, min(k, columns - 1), score_BM) if k else None
     for place, start in enumerate(starts):
-        block = scores.columns(start, min(start + scores.width, columns))
-        if start == 0:
-            block[:, 0] = 0  # padding, which may be anything
+        block = scores.columns(start, start + scores.width)
+        read_before = block[:, : done[place] - start]
+        read_before.zero_()  # padding may be anything
         if not bool(torch.isfinite(block.sum())):  # NaN and infinity survive a sum: one cheap pass
             wrong_B += (~torch.isfinite(block)).sum(1)
-        if start == 0:
-            block[:, 0] = NOWHERE
+        read_before.fill_(NOWHERE)
         query_N, _, place_N = seen.of(place)
         block[query_N, place_N] = NOWHERE
         if lists is not None:
@@ -138,12 +139,12 @@ def _among(scores_BC: Tensor, pool: Pool) -> Tensor:
 class Cells:
     """Item rows of queries, which are looked up by the block of columns they are in."""
 
-    def __init__(self, items_BX: Tensor, starts: list[int]) -> None:
-        """`items_BX` is 0 where there is none; `starts` are the first columns of the blocks."""
+    def __init__(self, items_BX: Tensor, starts: list[int], done: list[int]) -> None:
+        """`items_BX` is 0 where there is none; blocks have columns `starts`, which are theirs from `done` on."""
         query_N, place_N = torch.nonzero(items_BX, as_tuple=True)
         item_N, order_N = items_BX[query_N, place_N].sort()
         self.query_N, self.place_N, self.item_N, self.starts = query_N[order_N], place_N[order_N], item_N, starts
-        self.bounds = [*torch.searchsorted(item_N, item_N.new_tensor(starts)).tolist(), len(item_N)]
+        self.bounds = [*torch.searchsorted(item_N, item_N.new_tensor(done)).tolist(), len(item_N)]
 
     def of(self, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """Query, place in its row, and column of the block."""

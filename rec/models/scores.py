@@ -21,6 +21,8 @@ CACHEFUL = 2**20
 DEVICEFUL = 2**26
 """Cells at a time on a GPU, where a small product leaves most of it idle."""
 
+MULTIPLE = 32
+"""What a number of columns is a multiple of, for those who look at some at a time."""
 WIDEST = 2**24
 """Columns at a time that fp32 can still count."""
 
@@ -51,7 +53,16 @@ class Scores(ABC):
     def width(self) -> int:
         """Columns to read at a time."""
         cells = CACHEFUL if self.device.type == "cpu" else DEVICEFUL
-        return min(max(1, cells // max(1, self.shape[0])), WIDEST)
+        most = min(cells // max(1, self.shape[0]), WIDEST)
+        return min(max(1, most - most % MULTIPLE if most > MULTIPLE else most), self.shape[1])
+
+    @property
+    def starts(self) -> list[int]:
+        """First columns of blocks which are all `width` wide: the last one begins where it ends with the catalogue.
+
+        A product of another width may round a cell in another way.
+        """
+        return [min(start, self.shape[1] - self.width) for start in range(0, self.shape[1], self.width)]
 
 
 class Table(Scores):
