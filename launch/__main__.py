@@ -13,7 +13,7 @@ VERBS = {
     "launch": "train on several processes of this machine",
     "export": "a checkpoint of any strategy -> one file of weights",
     "evaluate": "ranking metrics beside the baselines",
-    "recommend": "recommendations for known users or raw histories",
+    "recommend": "recommendations for all users, some of them, or raw histories",
     "explain": "a page: one user's tokens, their relations, and attention with and without the graph",
 }
 

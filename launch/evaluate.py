@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.command import DONE, command
-from rec.errors import CheckpointError
+from rec.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from rec.data.dataset import Dataset
@@ -37,6 +37,8 @@ def arguments() -> argparse.Namespace:
 @command
 def main() -> int:
     asked = arguments()
+    if any(word.startswith("eval.users=") for word in asked.changes):
+        raise ConfigError("eval.users is for training: `kindling evaluate` ranks every user of the split; leave it out")
 
     from rec import ranks as world
     from rec.data.dataset import Dataset

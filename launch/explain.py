@@ -31,7 +31,7 @@ def main() -> int:
     """Explains what a model makes of one user."""
     given = arguments()
     import rec
-    from launch.recommend import known
+    from rec.data.people import Known
     from rec.explain.gather import gather, require_explained
     from rec.explain.page import page
     from rec.files import replace_text
@@ -39,7 +39,7 @@ def main() -> int:
     trained = rec.load(given.run)
     folder = given.dataset or trained.saved.run.dataset
     require_explained(trained)
-    (person,) = known(folder, [given.user], remedy="its users.parquet has all of them")
+    (person,) = Known(folder, [given.user], remedy="its users.parquet has all of them")
     found = gather(trained, person, given.k, given.layer)
     replace_text(given.out, page(found))
     read = len(found["tokens"]) - found["owner"]

@@ -162,6 +162,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
                 max_items=run.data.max_items,
                 ranks=ranks,
                 device=engine.device,
+                seed=run.seed,
                 asked=lambda: stop.asked or keeper.failed,
             )
             steps, first = run.train.profile, ranks.first

@@ -1,8 +1,8 @@
 """A trained model for people: external ids in, external ids and titles out."""
 
 import warnings
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from rec.data.batch import Queries
-from rec.data.dataset import IntArray
+from rec.data.dataset import FloatArray, IntArray
+from rec.data.people import Person
 from rec.data.views import histories as batch
 from rec.errors import ConfigError
 from rec.eval.ranking import best
 from rec.models import saved
 from rec.models.base import ask
+from rec.ranks import Ranks
 
 BLOCK = 256
 """People scored at once."""
@@ -34,6 +36,17 @@ class Recommended(NamedTuple):
     """What the item is called; its id where nothing is known."""
 
 
+class Found(NamedTuple):
+    """What was found for a block of people, in numbers: small enough to travel between ranks."""
+
+    users: list[str | None]
+    items_BK: IntArray
+    """int32 item rows, best first; 0 where there are fewer."""
+    scores_BK: FloatArray
+    unknown: list[str]
+    """Items of their histories that the model has never heard of, each once."""
+
+
 class TrainedModel:
     """Recommends from histories, on the device given.
 
@@ -45,7 +58,7 @@ class TrainedModel:
     def __init__(self, opened: saved.Saved, device: torch.device | None = None) -> None:
         self.saved = opened
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = opened.model.to(self.device).eval()
+        self.model = opened.model.to(self.device).settle()
 
     @cached_property
     def item_rows(self) -> dict[str, int]:
@@ -82,8 +95,7 @@ class TrainedModel:
         Raises:
             ConfigError: if k is not positive, or there are not as many users, or times, as histories, or items.
         """
-        if k < 1:
-            raise ConfigError(f"k is {k}; ask for at least one item")
+        require_positive(k)
         if users is not None and len(users) != len(histories):
             raise ConfigError(f"{len(users)} users were given for {len(histories)} histories; give one for each")
         if times is not None and [len(person) for person in times] != [len(person) for person in histories]:
@@ -97,8 +109,27 @@ class TrainedModel:
         lists: list[list[Recommended]] = []
         for start in range(0, len(rows), BLOCK):
             chosen = slice(start, start + BLOCK)
-            lists += self._block(user_rows[chosen], rows[chosen], moments[chosen], k, filter_seen)
+            lists += self.named(*self._block(user_rows[chosen], rows[chosen], moments[chosen], k, filter_seen))
         return lists
+
+    def for_all(self, people: Sequence[Person], k: int, ranks: Ranks) -> Iterator[Found]:
+        """The k best items for each person, in the order of the people, a block at a time; the same on every rank.
+
+        Blocks are dealt to the ranks in turn. People are asked for a block at a time, and nothing is kept of them.
+        """
+        require_positive(k)
+        for turn in range(0, len(people), ranks.world * BLOCK):
+            start = turn + ranks.rank * BLOCK
+            found = ranks.gather(ranks.together(partial(self._found, people, start, k)))
+            yield from (block for block in found if block.users)
+
+    def _found(self, people: Sequence[Person], start: int, k: int) -> Found:
+        """For the block that begins with a person; nothing where other ranks have the last ones."""
+        if start >= len(people):
+            return Found([], np.empty((0, k), np.int32), np.empty((0, k), np.float32), [])
+        users, histories, times = (list(column) for column in zip(*people[start : start + BLOCK], strict=True))
+        items_BK, scores_BK = self._block(*self._rows(histories, users, times), k, filter_seen=True)
+        return Found(users, items_BK, scores_BK, self.unknown(histories))
 
     def queries(self, histories: Histories, users: Users = None, times: Times = None) -> Queries:
         """The histories as the model reads them; arguments as of `recommend`, unknown items are left out."""
@@ -124,16 +155,27 @@ class TrainedModel:
     @torch.no_grad()
     def _block(
         self, users: IntArray, rows: list[IntArray], times: list[IntArray], k: int, filter_seen: bool
-    ) -> list[list[Recommended]]:
+    ) -> tuple[IntArray, FloatArray]:
+        """(B, K) int32 item rows, best first, 0 where there are fewer; and their scores."""
         queries = batch(users, rows, self.saved.run.data.max_items, times).to(self.device)
         seen = batch(users, rows if filter_seen else [row[:0] for row in rows], max([1, *map(len, rows)]))
         seen_BS = seen.history_BT.to(self.device)
         items_BK, values_BK = ask(self.model, queries, lambda scores: best(scores, seen_BS, k))
+        return items_BK.int().cpu().numpy(), values_BK.cpu().numpy()
+
+    def named(self, items_BK: IntArray, scores_BK: FloatArray) -> list[list[Recommended]]:
+        """Item rows and scores of each person, as people read them."""
         ids, titles = self.saved.item_ids, self.saved.titles
         return [
             [Recommended(ids[i], v, titles[i]) for i, v in zip(items, values, strict=True) if i]
-            for items, values in zip(items_BK.tolist(), values_BK.tolist(), strict=True)
+            for items, values in zip(items_BK.tolist(), scores_BK.tolist(), strict=True)
         ]
+
+
+def require_positive(k: int) -> None:
+    """Raises ConfigError for lists of nothing."""
+    if k < 1:
+        raise ConfigError(f"k is {k}; ask for at least one item")
 
 
 def load(path: str | Path) -> TrainedModel:

@@ -31,7 +31,8 @@ class Report:
     metrics.jsonl has a line per logged step: {"step", "time" (seconds since 1970), "train/loss", "train/<part>",
     "train/grad_norm", "train/lr", "train/skipped" (steps left out so far), "speed/positions_per_second" (real input
     items, all ranks), "speed/wait_share" (of the time, spent waiting for data), "memory/peak_gib" (of this process)},
-    and one per evaluation with its metrics. A number that is not finite is null, since JSON has no other word for it.
+    and one per evaluation with its metrics and "valid/users", how many users they are of. A number that is not finite
+    is null, since JSON has no other word for it.
     """
 
     def __init__(
@@ -98,8 +99,9 @@ class Report:
     def evaluation(self, step: int, metrics: Values, *, best: bool) -> None:
         """Writes validation metrics after `step` steps; their time does not count as training speed."""
         self._write(step, {f"valid/{name}": value for name, value in metrics.items()})
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self.say(f"step {step}/{self.steps}  valid  {shown}{'  (best)' if best else ''}")
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "users")
+        of = f" of {many(round(metrics['users']), 'user')}" if "users" in metrics else ""
+        self.say(f"step {step}/{self.steps}  valid{of}  {shown}{'  (best)' if best else ''}")
         self._begin()
 
     def say(self, text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rec.config import graph_llm, ordinary, parts, tree
+from rec.config import evaluation, graph_llm, ordinary, parts, tree
 from rec.config.tree import Run
 
 GOLDEN = Path(__file__).parent / "golden" / "config_keys.txt"
@@ -36,7 +36,7 @@ def test_no_key_comes_or_goes_unnoticed():
 
 CLASSES = [
     node
-    for module in (tree, graph_llm, ordinary, parts)
+    for module in (tree, evaluation, graph_llm, ordinary, parts)
     for node in ast.parse(inspect.getsource(module)).body
     if isinstance(node, ast.ClassDef)
 ]

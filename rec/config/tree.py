@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rec.config.evaluation import Eval as Eval
 from rec.config.graph_llm import GraphLlm as GraphLlm
 from rec.config.ordinary import LightGcn as LightGcn
 from rec.config.ordinary import LightGcnPart as LightGcnPart
@@ -219,29 +220,6 @@ class Train:
             require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}; choose a positive number")
         for name in ("rollbacks", "keep_every", "profile"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; choose 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Eval:
-    """Evaluation on the validation split while training."""
-
-    every: int = 0
-    """Optimizer steps between evaluations; 0 evaluates at the last step only."""
-    select: str = "ndcg@10"
-    """Validation metric, higher is better, that chooses the best checkpoint and stops early."""
-    patience: int = 0
-    """Evaluations without a new best after which training ends; 0 never ends early."""
-    metrics: tuple[str, ...] = ("ndcg@10", "recall@10")
-    """Metrics logged at each evaluation, as name@cutoff under full ranking."""
-    filter_seen: bool = True
-    """Whether items of the history are taken out of the ranking."""
-    block: int = 256
-    """Queries scored at once; changes memory and speed, never the result."""
-
-    def __post_init__(self) -> None:
-        require(self.every >= 0, f"eval.every is {self.every}; choose 0 or more steps")
-        require(self.block > 0, f"eval.block is {self.block}; choose a positive number")
-        require(self.patience >= 0, f"eval.patience is {self.patience}; choose 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,11 +85,11 @@ def even_sizes(lengths: IntArray, pieces: int) -> list[int]:
         lengths: (windows) input items of each window, falling; there are at least as many windows as pieces.
         pieces: how many stretches; none is empty.
     """
-    places = [max(1, int(length)) for length in lengths]
-    # as many windows each as `pieces` allows, all as long as the longest, are always enough
+    places: list[int] = np.maximum(lengths, 1).tolist()
     most = bisect_left(
-        range(places[0] * -(-len(places) // pieces)),
+        range(places[0] * -(-len(places) // pieces)),  # the even share, all as long as the longest: always enough
         True,
+        lo=max(places[0], sum(places) // pieces),  # less than the longest one, or than the mean, is not
         key=lambda most: sum(_filled(places, pieces, most)) == len(places),
     )
     return _filled(places, pieces, most)

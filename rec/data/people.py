@@ -1,14 +1,11 @@
-"""Files of people to recommend for, and of what was recommended."""
+"""People to recommend for: of a file, or of a dataset."""
 
-import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from rec.data.dataset import Dataset
 from rec.data.raw.values import milliseconds
 from rec.errors import ConfigError, DatasetError
 
@@ -20,6 +17,47 @@ class Person(NamedTuple):
     """External ids, oldest first."""
     times: list[int]
     """Milliseconds since 1970, one for each item; 0 where none is known."""
+
+
+class Known(Sequence[Person]):
+    """Users with all that a dataset knows of them, read when they are asked for: their histories are never together."""
+
+    def __init__(self, folder: Path, users: list[str] | None, remedy: str = "give people from outside with --history"):
+        """`users` are external ids, None is everybody; DatasetError with the remedy where the dataset lacks one."""
+        self.dataset = Dataset.open(folder)
+        if users is None:
+            self.rows: Sequence[int] = range(1, self.dataset.users + 1)
+            return
+        rows = {user: row for row, user in enumerate(self.dataset.user_ids) if row}
+        strangers = [user for user in users if user not in rows]
+        if strangers and len(users) == 1:
+            raise DatasetError(f"{folder} has no user '{strangers[0]}'; {remedy}")
+        if strangers:
+            raise DatasetError(
+                f"{len(strangers)} of {len(users)} users are not in {folder}, the first is '{strangers[0]}'; {remedy}"
+            )
+        self.rows = [rows[user] for user in users]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Person: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Person]: ...
+
+    def __getitem__(self, place: int | slice) -> Person | list[Person]:
+        if isinstance(place, slice):
+            return [self._person(row) for row in self.rows[place]]
+        return self._person(self.rows[place])
+
+    def _person(self, row: int) -> Person:
+        dataset, ids = self.dataset, self.dataset.item_ids
+        mine = slice(dataset.offsets[row], dataset.offsets[row + 1])
+        items = [ids[item] for item in dataset.item_rows[mine]]
+        times = dataset.times[mine].tolist() if dataset.has_times else [0] * len(items)
+        return Person(dataset.user_ids[row], items, times)
 
 
 def read_users(file: Path) -> list[str]:
@@ -64,30 +102,6 @@ def read_histories(file: Path) -> list[Person]:
     if not people:
         raise DatasetError(f"{file} holds no histories; write one person a line")
     return people
-
-
-def write_recommendations(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """Writes {user, rank, item, score, title} rows as *.csv, *.parquet or *.jsonl."""
-    rows = list(rows)
-    beside = file.with_name(file.name + ".tmp")
-    columns = ["user", "rank", "item", "score", "title"]
-    try:
-        match file.suffix:
-            case ".csv":
-                with beside.open("w", newline="", encoding="utf-8") as out:
-                    writer = csv.DictWriter(out, columns)
-                    writer.writeheader()
-                    writer.writerows(rows)
-            case ".parquet":
-                pq.write_table(pa.table({name: [row[name] for row in rows] for name in columns}), beside)
-            case ".jsonl":
-                beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-            case _:
-                raise DatasetError(f"cannot tell the format of {file}; end its name in .csv, .parquet or .jsonl")
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise DatasetError(f"cannot write {file}: {error.strerror}; choose another place") from None
-    beside.replace(file)
 
 
 def _json(line: str) -> Any:

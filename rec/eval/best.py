@@ -1,10 +1,10 @@
 """The K best of many columns, which come a block at a time.
 
-Of each query it keeps the candidates that are at least as good as its K-th best so far, the edge. Once a few blocks
-have been read, hardly any score is above the edge, and one look at the maxima of short stretches tells which ones are:
-sorting rows of a whole catalogue takes longer than computing them.
+Of each query it keeps the K best so far, of which the last is the edge, and collects what comes above the edge. Once a
+few blocks have been read, hardly any score is above it, and one look at the maxima of short stretches tells which ones
+are: sorting rows of a whole catalogue takes longer than computing them.
 
-B queries of the block, K items wanted, X cells of the query that has most, N cells.
+B queries of the block, K items wanted, X of them found at a time by the query that found most, N cells, H stretches.
 """
 
 import torch
@@ -21,62 +21,61 @@ class Best:
 
     def __init__(self, queries: int, k: int, like: Tensor) -> None:
         """`like` is a tensor of the scores' type and device."""
-        self.k, self.begun = k, False
-        self.edge_B = like.new_full((queries,), NOWHERE)
-        none_N = torch.empty(0, dtype=torch.int64, device=like.device)
-        self.found = [(none_N, none_N, like.new_empty(0))]  # queries, items and scores, by item and then as they come
-        self.pending = 0
+        self.item_BK = torch.zeros(queries, k, dtype=torch.int64, device=like.device)
+        self.score_BK = like.new_full((queries, k), NOWHERE)
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, items and scores, by query and then by item
+        self.pending, self.begun = 0, False
 
     def take(self, start: int, scores: Tensor) -> None:
         """(B, columns) scores of the items from `start` on, after all blocks with lower rows."""
-        if not self.begun:  # nothing is known yet, and everything would be kept
-            self.begun = True
-            if scores.shape[1] >= self.k:
-                self.edge_B = scores.topk(self.k, sorted=False).values.amin(1)
-            query_N, place_N = torch.nonzero(scores >= self.edge_B[:, None], as_tuple=True)
-        else:
-            query_N, place_N = self._above(scores)
-        self.found.append((query_N, place_N + start, scores[query_N, place_N]))
+        edge_B, k = self.score_BK[:, -1], self.score_BK.shape[1]
+        if not self.begun and scores.shape[1] > k:  # otherwise everything would be kept
+            kth_B = scores.topk(k, sorted=False).values.amin(1)
+            edge_B = kth_B.nextafter(kth_B.new_tensor(NOWHERE))  # just below, since equal ones are not there yet
+        self.begun = True
+        query_N, place_N, score_N = above(scores, edge_B)
+        self.found.append((query_N, place_N + start, score_N))
         self.pending += len(query_N)
-        if 2 * self.pending > self.k * len(self.edge_B):
-            self._raise()
+        if 2 * self.pending > self.score_BK.numel():
+            self._merge()
 
     def lists(self) -> tuple[Tensor, Tensor]:
         """(B, K) int64 items, best first, and their scores; item 0 where a query has fewer candidates."""
-        return first(*self._side_by_side(), self.k)
+        self._merge()
+        return self.item_BK, self.score_BK
 
-    def _above(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns of what is above the edge; in each query by column."""
-        over = -scores.shape[1] % STRETCH
-        padded = F.pad(scores, (0, over), value=NOWHERE) if over else scores
-        stretches = padded.view(len(scores), -1, STRETCH)
-        query_N, stretch_N = torch.nonzero(stretches.amax(2) > self.edge_B[:, None], as_tuple=True)
-        place_N, within_N = torch.nonzero(stretches[query_N, stretch_N] > self.edge_B[query_N, None], as_tuple=True)
-        return query_N[place_N], stretch_N[place_N] * STRETCH + within_N
-
-    def _raise(self) -> None:
-        """Moves the edges up to the K-th best, and lets go of what is below."""
-        _, score_BX = self._side_by_side()
-        if score_BX.shape[1] >= self.k:
-            self.edge_B = score_BX.topk(self.k, sorted=False).values.amin(1)
-        query_N, item_N, score_N = map(torch.cat, zip(*self.found, strict=True))
-        kept_N = score_N >= self.edge_B[query_N]
-        self.found, self.pending = [(query_N[kept_N], item_N[kept_N], score_N[kept_N])], 0
-
-    def _side_by_side(self) -> tuple[Tensor, Tensor]:
-        """(B, X) items and scores of each query by item, with item 0 at the end."""
-        query_N, item_N, score_N = map(torch.cat, zip(*self.found, strict=True))
-        order_N = query_N.argsort(stable=True)  # blocks came by item, and each of them by query
-        query_N, item_N, score_N = query_N[order_N], item_N[order_N], score_N[order_N]
-        count_B = torch.bincount(query_N, minlength=len(self.edge_B))
-        place_N = torch.arange(len(query_N), device=query_N.device) - (count_B.cumsum(0) - count_B)[query_N]
-        shape = (len(count_B), max(self.k, int(count_B.max())) if len(count_B) else self.k)
-        item_BX = item_N.new_zeros(shape).index_put_((query_N, place_N), item_N)
-        return item_BX, score_N.new_full(shape, NOWHERE).index_put_((query_N, place_N), score_N)
+    def _merge(self) -> None:
+        """Of the K best and what was found since, the K best; with the lower rows first, as they came."""
+        if not self.pending:
+            return
+        counts = [torch.bincount(query_N, minlength=len(self.item_BK)) for query_N, _, _ in self.found]
+        place_B = torch.zeros_like(counts[0])
+        shape = (len(place_B), int(sum(counts, place_B).max()))
+        item_BX, score_BX = self.item_BK.new_zeros(shape), self.score_BK.new_full(shape, NOWHERE)
+        for (query_N, item_N, score_N), count_B in zip(self.found, counts, strict=True):
+            first_B = place_B - (count_B.cumsum(0) - count_B)  # where a query's go on, less where they begin in N
+            cell_N = query_N, first_B[query_N] + torch.arange(len(query_N), device=query_N.device)
+            item_BX[cell_N], score_BX[cell_N] = item_N, score_N
+            place_B = place_B + count_B
+        both_BX = torch.cat([self.score_BK, score_BX], 1)
+        order_BK = both_BX.argsort(dim=1, descending=True, stable=True)[:, : self.score_BK.shape[1]]
+        self.item_BK = torch.cat([self.item_BK, item_BX], 1).gather(1, order_BK)
+        self.score_BK = both_BX.gather(1, order_BK)
+        self.found, self.pending = [], 0
 
 
-def first(item_BX: Tensor, score_BX: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(B, K) the best of some items and their scores, best first; of equal ones, those that stand before the others."""
-    order_BX = score_BX.argsort(dim=1, descending=True, stable=True)[:, :k]
-    item_BX, score_BX = item_BX.gather(1, order_BX), score_BX.gather(1, order_BX)
-    return item_BX.masked_fill(score_BX == NOWHERE, 0), score_BX
+def above(scores: Tensor, edge_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N) rows, columns and scores of what is above the edge of its row; by row and then by column."""
+    over = -scores.shape[1] % STRETCH
+    padded = F.pad(scores, (0, over), value=NOWHERE) if over else scores
+    in_row = padded.shape[1] // STRETCH
+    stretches = padded.view(-1, STRETCH)
+    high = stretches.amax(1).view(-1, in_row) > edge_B[:, None]
+    stretch_H = torch.nonzero(high.view(-1)).squeeze(1)
+    query_H = stretch_H.div(in_row, rounding_mode="floor")
+    score_HL = stretches.index_select(0, stretch_H)
+    cell_N = torch.nonzero((score_HL > edge_B.index_select(0, query_H)[:, None]).view(-1)).squeeze(1)
+    which_N = cell_N.div(STRETCH, rounding_mode="floor")
+    query_N = query_H.index_select(0, which_N)
+    column_N = stretch_H.index_select(0, which_N) * STRETCH + cell_N % STRETCH - query_N * padded.shape[1]
+    return query_N, column_N, score_HL.view(-1).index_select(0, cell_N)

@@ -38,14 +38,20 @@ class Block:
     """(B) how many of them are no candidates, for they stand in the history."""
 
 
-def split_into_blocks(dataset: Dataset, split: Split, size: int, most: int | None = None) -> list[IntArray]:
-    """User rows of the queries, by (length of the history, row), cut into blocks of `size`.
+def evenly_spaced(users: IntArray, most: int) -> IntArray:
+    """So many of them at most, in order."""
+    return users[np.arange(most) * len(users) // most] if most < len(users) else users
 
-    `most` takes so many of them at most, evenly spaced by row.
-    """
-    users = dataset.queries(split)
-    if most is not None and most < len(users):
-        users = users[np.arange(most) * len(users) // most]
+
+def drawn(users: IntArray, most: int, seed: int) -> IntArray:
+    """So many of them at most, in order, and always the same; of more users, all of these and others."""
+    if most >= len(users):
+        return users
+    return np.sort(np.random.default_rng((seed, 0)).permutation(users)[:most])
+
+
+def split_into_blocks(dataset: Dataset, split: Split, size: int, users: IntArray) -> list[IntArray]:
+    """User rows of queries, by (length of the history, row), cut into blocks of `size`."""
     lengths = dataset.bounds[users, VALID_START if split == "valid" else TEST_START]
     users = users[np.argsort(lengths, kind="stable")]
     return [users[start : start + size] for start in range(0, len(users), size)]

@@ -19,6 +19,7 @@ import torch
 
 from rec.config.tree import Eval
 from rec.data.dataset import Dataset, Split
+from rec.eval.blocks import evenly_spaced
 from rec.eval.evaluate import Result, evaluate
 from rec.eval.intervals import intervals, slices
 from rec.models.base import Score
@@ -115,9 +116,10 @@ def compare(
     read = partial(alike, split=split, protocol=protocol, metrics=metrics, seed=seed)
 
     def quality(baseline: Score) -> float:
-        if not len(dataset.queries("valid")):
+        users = evenly_spaced(dataset.queries("valid"), CHOSEN_FROM)
+        if not len(users):
             return 0.0
-        return alike(baseline, split="valid", metrics=(CHOSEN_BY,), most=CHOSEN_FROM).means[f"{CHOSEN_BY}[full]"]
+        return alike(baseline, split="valid", metrics=(CHOSEN_BY,), users=users).means[f"{CHOSEN_BY}[full]"]
 
     model, beside, settings = read(score), {}, {}
     for name, choose in (baselines or {}).items():

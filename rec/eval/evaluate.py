@@ -6,27 +6,25 @@ comes back is put in the order of user rows, so that sums run in one order and n
 of ranks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import nn
 
 from rec.config.tree import Eval
 from rec.data.dataset import TEST_START, VALID_START, Dataset, IntArray, Split
 from rec.errors import ConfigError, DatasetError
 from rec.eval import protocol as protocols
 from rec.eval import ranking
-from rec.eval.blocks import Answer, Block, assemble, in_order, split_into_blocks, targets
+from rec.eval.blocks import Answer, Block, assemble, drawn, in_order, split_into_blocks, targets
 from rec.eval.exposure import Exposure
 from rec.eval.interrupt import give_up_if
 from rec.eval.metrics import Metric, Placed, Values, parse_all
 from rec.eval.protocol import Protocol, Sampler
 from rec.eval.ranking import Reading
-from rec.models.base import Score, ask
+from rec.models.base import Score, ask, settled
 from rec.models.scores import Scores
 from rec.models.spread import Spread
 from rec.ranks import Ranks
@@ -105,13 +103,13 @@ def evaluate(
     protocol: str = "full",
     metrics: Sequence[str] | None = None,
     seed: int = 0,
-    most: int | None = None,
+    users: IntArray | None = None,
     asked: Callable[[], bool] | None = None,
 ) -> Result:
-    """Ranks the targets of every query of the split, or of `most` of them; the same result on every rank.
+    """Ranks the targets of every query of the split, or of some `users`, by row; the same result on every rank.
 
-    `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is put into
-    evaluation mode for the time, and back. Before each block, every rank is `asked` whether to raise Interrupted.
+    `metrics` stand in for those of `config`; `seed` is that of sampled candidates. A model is settled
+    for the time, and then as before. Before each block, every rank is `asked` whether to raise Interrupted.
     """
     wanted = parse_all(config.metrics if metrics is None else metrics)
     among = protocols.parse(protocol)
@@ -120,7 +118,7 @@ def evaluate(
     longest = max((metric.cutoff for metric in wanted if metric.of_exposure), default=0)
     if longest and not among.full:
         raise ConfigError(f"coverage, popularity and head_share need the protocol full, not {among}")
-    blocks = split_into_blocks(dataset, split, config.block, most)
+    blocks = split_into_blocks(dataset, split, config.block, dataset.queries(split) if users is None else users)
     if not blocks:
         raise DatasetError(f"{dataset.root} has no targets in the split '{split}'; choose another split")
     asker = _Asker(
@@ -134,7 +132,7 @@ def evaluate(
     )
     answers: list[Answer] = []
     failures: list[str] = []
-    with torch.no_grad(), _evaluation_mode(score):
+    with settled(score):
         for turn in range(-(-len(blocks) // ranks.world)):
             if asked is not None:
                 give_up_if(asked, ranks, device)
@@ -165,14 +163,20 @@ def validation(
     max_items: int,
     ranks: Ranks,
     device: torch.device,
+    seed: int,
     asked: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
-    """For the training loop: `config.select` and `config.metrics` on `valid`, fully ranked, by name."""
+    """For the training loop: `config.select` and `config.metrics` on `valid`, fully ranked, by name.
+
+    `users` is the number of those that the figures are of: all, or `config.users` of them, by the `seed`.
+    """
+    users = dataset.queries("valid")
     result = evaluate(
         score, dataset, "valid", config=config, max_items=max_items, ranks=ranks, device=device,
         metrics=(config.select, *config.metrics), asked=asked,
+        users=drawn(users, config.users, seed) if config.users else users,
     )  # fmt: skip
-    return {str(metric): result.mean(metric) for metric in result.metrics}
+    return {**{str(metric): result.mean(metric) for metric in result.metrics}, "users": result.queries}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,17 +222,3 @@ class _Asker:
         own = np.arange(ranks_BM.shape[1]) < block.targets[:, None]
         lists_BK = reading.items_BK.int().cpu().numpy()
         return Answer(block.users, block.targets, block.masked, ranks_BM[own], lists_BK)
-
-
-@contextmanager
-def _evaluation_mode(score: Score) -> Iterator[None]:
-    """Turns dropout off if the scorer is a module or the method of one, and leaves it as it was."""
-    owner: object = getattr(score, "__self__", score)
-    module = owner if isinstance(owner, nn.Module) and owner.training else None
-    if module is not None:
-        module.eval()
-    try:
-        yield
-    finally:
-        if module is not None:
-            module.train()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rec.eval.best import NOWHERE, Best, first
+from rec.eval.best import NOWHERE, Best
 from rec.eval.metrics import NEVER
 from rec.models.scores import Scores
 from rec.models.spread import Spread
@@ -96,8 +96,10 @@ def best(scores: Scores, seen_BS: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading, Tensor]:
     """One pass over all columns with the scores of the targets as they are believed to be, and as they are."""
     queries, columns = scores.shape
-    starts, stop = list(scores.own[:: scores.width]), scores.own.stop
-    seen, targets = Cells(pool.seen_BS, starts, stop), Cells(pool.targets_BM * pool.reachable_BM, starts, stop)
+    starts = scores.starts
+    done = [max(1, scores.own.start), *(start + scores.width for start in starts)]  # padding; what blocks before had
+    seen = Cells(pool.seen_BS, starts, done)
+    targets = Cells(pool.targets_BM * pool.reachable_BM, starts, done)
     exact_BM = torch.zeros_like(score_BM)
     target_BM = score_BM.masked_fill(~pool.reachable_BM, NOWHERE).sort(1, descending=True).values
     rows = [torch.nonzero(target_BM[:, m] > NOWHERE).squeeze(1) for m in range(target_BM.shape[1])]
@@ -105,13 +107,12 @@ def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading
     wrong_B = ahead_BM.new_zeros(queries)
     lists = Best(queries, min(k, columns - 1), score_BM) if k else None
     for place, start in enumerate(starts):
-        block = scores.columns(start, min(start + scores.width, stop))
-        if start == 0:
-            block[:, 0] = 0  # padding, which may be anything
+        block = scores.columns(start, start + scores.width)
+        read_before = block[:, : done[place] - start]
+        read_before.zero_()  # padding may be anything
         if not bool(torch.isfinite(block.sum())):  # NaN and infinity survive a sum: one cheap pass
             wrong_B += (~torch.isfinite(block)).sum(1)
-        if start == 0:
-            block[:, 0] = NOWHERE
+        read_before.fill_(NOWHERE)
         query_N, _, place_N = seen.of(place)
         block[query_N, place_N] = NOWHERE
         if lists is not None:
@@ -127,10 +128,7 @@ def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading
     ranks_BM = torch.full_like(ahead_BM, NEVER)
     for m, row_R in enumerate(rows):
         ranks_BM[row_R, m] = ahead_BM[row_R, m] + m + 1
-    if lists is None:
-        return Reading(ranks_BM, pool.seen_BS[:, :0], score_BM[:, :0], wrong_B), exact_BM
-    items_BK, scores_BK = lists.lists()
-    items_BK, scores_BK = first(scores.beside(items_BK), scores.beside(scores_BK), lists.k)
+    items_BK, scores_BK = scores.best(*lists.lists()) if lists else (pool.seen_BS[:, :0], score_BM[:, :0])
     return Reading(ranks_BM, items_BK, scores_BK, wrong_B), exact_BM
 
 
@@ -155,12 +153,12 @@ def _among(scores_BC: Tensor, pool: Pool) -> Tensor:
 class Cells:
     """Item rows of queries, which are looked up by the block of columns they are in."""
 
-    def __init__(self, items_BX: Tensor, starts: list[int], stop: int) -> None:
-        """`items_BX` is 0 where there is none; blocks begin with the columns `starts`, and the last ends at `stop`."""
+    def __init__(self, items_BX: Tensor, starts: list[int], done: list[int]) -> None:
+        """`items_BX` is 0 where there is none; blocks have columns `starts`, and theirs lie between two of `done`."""
         query_N, place_N = torch.nonzero(items_BX, as_tuple=True)
         item_N, order_N = items_BX[query_N, place_N].sort()
         self.query_N, self.place_N, self.item_N, self.starts = query_N[order_N], place_N[order_N], item_N, starts
-        self.bounds = torch.searchsorted(item_N, item_N.new_tensor([*starts, stop])).tolist()
+        self.bounds = torch.searchsorted(item_N, item_N.new_tensor(done)).tolist()
 
     def of(self, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """Query, place in its row, and column of the block."""

@@ -16,11 +16,11 @@ def summands(model: SoftToken, queries: Queries) -> dict[str, Tensor]:
     following   what followed the last items
     """
     own_CD = model.tables.item.weight
-    nodes_CD = None if model.gnn is None else model.gnn.items(None)
-    query_BD = model.last(queries, model.items(nodes_CD))
+    items = model.items_in_evaluation()
+    query_BD = model.last(queries, items)
     found = {"reading": query_BD @ own_CD.t()}
-    if model.gnn is not None and nodes_CD is not None:
-        found["gnn"] = query_BD @ (model.gnn.gate * nodes_CD).t()
+    if model.gnn is not None and isinstance(items, Tensor):
+        found["gnn"] = query_BD @ (items - own_CD).t()
     if model.following is not None:
         found["following"] = model.following(queries.history_BT).to(torch.zeros_like(found["reading"]))
     return found

@@ -1,9 +1,10 @@
 """What a recommender is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from rec.data.batch import Batch, Queries
 from rec.data.dataset import Dataset
 from rec.models.scores import Scores, Table
 from rec.nn.shards import Shard
+
+T = TypeVar("T")
 
 
 class Loss(NamedTuple):
@@ -48,6 +51,28 @@ def ask(score: Score, queries: Queries, answer: Callable[[Scores], Any]) -> Any:
     return answer(Table(score(queries)))
 
 
+@contextmanager
+def settled(score: Score) -> Iterator[None]:
+    """For as long as this lasts, the scorer, or the module that it is a method of, is settled; then it is as before.
+
+    Strategies may have wrapped the recommender. No gradients are computed meanwhile.
+    """
+    owner: object = getattr(score, "__self__", score)
+    module = owner if isinstance(owner, nn.Module) else nn.Module()
+    inside = [part for part in module.modules() if isinstance(part, Recommender)]
+    training, before = module.training, [part.kept for part in inside]
+    with torch.no_grad():
+        module.eval()
+        for part in inside:
+            part.settle()
+        try:
+            yield
+        finally:
+            module.train(training)
+            for part, kept in zip(inside, before, strict=True):
+                part.kept = kept
+
+
 class Recommender(nn.Module, ABC):
     """A trained recommender: two verbs behind one door, since DDP, ZeRO and FSDP only watch `forward`."""
 
@@ -55,6 +80,36 @@ class Recommender(nn.Module, ABC):
     """Name of the part whose output the loss begins with: what comes before is planned apart from the loss."""
     products: torch.dtype | None = None
     """Type of the matrix products under autocast; None computes in that of the parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, tuple[int, Any]] | None = None
+        """What was made once, while the model is settled, and of which version of the weights."""
+
+    def settle(self) -> Self:
+        """Goes into evaluation mode, in which the weights stay as they are until `train` is called."""
+        self.eval()
+        self.kept = {}
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Forgets what was made once: every step of training comes after this."""
+        self.kept = None
+        return super().train(mode)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` makes of the weights, whatever the queries; while the model is settled, at the first call only.
+
+        It is made inside of a call, where the weights are together, and of memory of its own: strategies take that of
+        parameters apart between calls.
+        """
+        if self.kept is None or torch.is_grad_enabled():
+            return make()
+        version = sum(parameter._version for parameter in self.parameters())  # somebody may load others, or edit them
+        if name not in self.kept or self.kept[name][0] != version:
+            self.kept[name] = version, make()
+        found: T = self.kept[name][1]
+        return found
 
     def start(self, dataset: Dataset) -> None:
         """Takes initial values from the dataset, once, before training. Most take none."""

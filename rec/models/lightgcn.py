@@ -56,7 +56,7 @@ class LightGcn(Recommender):
 
     def score(self, queries: Queries) -> Product:
         """(B, items + 1): the user's vector, or a stranger's, against the items'."""
-        user_UD, item_ID = self.means()
+        user_UD, item_ID = self.once("means", self.means)
         row_B = (queries.user_B - 1).clamp(0, len(user_UD) - 1)
         known_B = (queries.user_B == row_B + 1) & self.propagation.has_edges(row_B)
         length_B1 = (queries.history_BT != PADDING).sum(1, keepdim=True).clamp(min=1)

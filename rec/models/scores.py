@@ -21,6 +21,8 @@ CACHEFUL = 2**20
 DEVICEFUL = 2**26
 """Cells at a time on a GPU, where a small product leaves most of it idle."""
 
+MULTIPLE = 32
+"""What a number of columns is a multiple of, for those who look at some at a time."""
 WIDEST = 2**24
 """Columns at a time that fp32 can still count."""
 
@@ -56,15 +58,24 @@ class Scores(ABC):
         """Sums of what was found in the columns that are here -> those of all columns; may overwrite `values`."""
         return values
 
-    def beside(self, values_BX: Tensor) -> Tensor:
-        """(B, X) what was found in the columns that are here -> the same of all columns, in their order."""
-        return values_BX
+    def best(self, items_BK: Tensor, scores_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K) the best of the columns that are here, in order -> those of all columns."""
+        return items_BK, scores_BK
 
     @property
     def width(self) -> int:
         """Columns to read at a time."""
         cells = CACHEFUL if self.device.type == "cpu" else DEVICEFUL
-        return min(max(1, cells // max(1, self.shape[0])), WIDEST)
+        most = min(cells // max(1, self.shape[0]), WIDEST)
+        return max(1, min(most - most % MULTIPLE if most > MULTIPLE else most, len(self.own)))
+
+    @property
+    def starts(self) -> list[int]:
+        """First columns of blocks which are all `width` wide: the last one begins where it ends with what is here.
+
+        A product of another width may round a cell in another way.
+        """
+        return [min(start, self.own.stop - self.width) for start in self.own[:: self.width]]
 
 
 class Table(Scores):

@@ -114,6 +114,11 @@ class SoftToken(Recommender):
             return self.tables.catalogue
         return self.tables.item.weight + self.gnn.gate * nodes_CD
 
+    def items_in_evaluation(self) -> Table:
+        """The same with the whole train graph; of a settled model, computed once."""
+        gnn = self.gnn
+        return self.items(None) if gnn is None else self.once("items", lambda: self.items(gnn.items(None)))
+
     def queries(
         self, batch: Sequences | Queries, items: Table | None = None, inputs_BTD: Tensor | None = None
     ) -> Tensor:
@@ -159,7 +164,7 @@ class SoftToken(Recommender):
 
     def score(self, queries: Queries) -> Scores:
         """(B, items + 1): `last` against the item vectors, and what followed."""
-        items = self.items(None if self.gnn is None else self.gnn.items(None))
+        items = self.items_in_evaluation()
         query_BD = self.last(queries, items)
         followed = None if self.following is None else partial(self.following, queries.history_BT)
         return product(query_BD, items, followed)

@@ -37,7 +37,13 @@ class Some(Scores):
     def total(self, values: Tensor) -> Tensor:
         return self.exchange.sum(values)
 
-    def beside(self, values_BX: Tensor) -> Tensor:
+    def best(self, items_BK: Tensor, scores_BK: Tensor) -> tuple[Tensor, Tensor]:
+        both_BX = self._side_by_side(scores_BK)  # by rank, and so by row where they are equal
+        order_BK = both_BX.argsort(dim=1, descending=True, stable=True)[:, : scores_BK.shape[1]]
+        return self._side_by_side(items_BK).gather(1, order_BK), both_BX.gather(1, order_BK)
+
+    def _side_by_side(self, values_BX: Tensor) -> Tensor:
+        """What the ranks have found, one after the other in each row."""
         return self.exchange.rows(values_BX.t().contiguous())[0].t()
 
     def columns(self, start: int, stop: int) -> Tensor:
@@ -50,7 +56,7 @@ class Some(Scores):
         return self.total(self.local.at(place_BX).masked_fill_(~here_BX, 0))
 
     def dense(self) -> Tensor:
-        return self.beside(self.local.dense())
+        return self._side_by_side(self.local.dense())
 
 
 class Spread(Scores):

@@ -13,7 +13,7 @@ for. A hidden user's edges keep their places, with a value of 0.
 U users, I item rows with padding, E edges, D width.
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,13 +47,6 @@ class Propagation(nn.Module):
         self.layers, self.dropout, self.fan_out = layers, dropout, fan_out
         for name, tensor in zip(BUFFERS, (*users, *items), strict=True):
             self.register_buffer(name, tensor, persistent=False)
-        self._kept: dict[tuple[bool, int, int], Means] = {}
-        self.register_load_state_dict_post_hook(lambda *_: self._kept.clear())
-
-    def train(self, mode: bool = True) -> Self:
-        """Forgets the vectors that were kept: training changes them, and every evaluation begins and ends here."""
-        self._kept.clear()
-        return super().train(mode)
 
     def forward(
         self,
@@ -66,7 +59,7 @@ class Propagation(nn.Module):
         user_N: Tensor | None = None,
         item_N: Tensor | None = None,
     ) -> Means:
-        """The means over layers, fp32. In evaluation they are computed once and kept.
+        """The means over layers, fp32.
 
         Args:
             user_UD: layer 0 of the users.
@@ -79,20 +72,13 @@ class Propagation(nn.Module):
         """
         if self.fan_out and item_N is not None:
             return self._drawn(user_UD, item_ID, hidden_S, key, user_N if want_users else None, item_N)
-        version = (want_users, user_UD._version, item_ID._version)
-        keeps = not self.training and not torch.is_grad_enabled() and hidden_S is None
-        if keeps and version in self._kept:
-            return self._kept[version]
         with torch.autocast(user_UD.device.type, enabled=False):
             to_users, to_items = self.halves(hidden_S, key)
             user_UD, item_ID = user_UD.float(), item_ID.float()
-            means = Means(
+            return Means(
                 mean_over_layers(user_UD, item_ID, to_users, to_items, self.layers) if want_users else user_UD[:0],
                 mean_over_layers(item_ID, user_UD, to_items, to_users, self.layers),
             )
-        if keeps:
-            self._kept[version] = means
-        return means
 
     def _drawn(
         self,

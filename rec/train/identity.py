@@ -36,6 +36,8 @@ def identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         if key not in FREE[group]
     }
     choice: dict[str, Any] = {"eval.select": run.eval.select, "eval.filter_seen": run.eval.filter_seen}
+    if run.eval.users:  # figures of other users cannot say which checkpoint is the best
+        choice["eval.users"] = run.eval.users
     if run.init_from is not None:
         choice["init_from"] = str(run.init_from)
     fixed = {"seed": run.seed, "dataset fingerprint": dataset.fingerprint, "checkpoint schema": SCHEMA}

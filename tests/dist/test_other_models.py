@@ -3,15 +3,19 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from launch.command import DONE, STOPPED
+from launch.train import execute
 from rec.config.tree import Group, LearnedRelations, LightGcn, LightGcnPart, LossWeights, Model, Optim, Run, Sasrec
 from rec.data.dataset import Dataset
+from rec.nn import propagate
 from tests.dist.runs import STEPS, a_random_run, assert_close, curve_of, execute_on
-from tests.small import EVERYTHING, decoder, graph_for, saved_tensors, soft_token
+from tests.ranks import run_ranks
+from tests.small import EVERYTHING, decoder, forget_the_world, graph_for, saved_tensors, soft_token
 
 pytest.importorskip("deepspeed.runtime.zero.muon.muon_optimizer", reason="install kindling[deepspeed]")
 
@@ -89,3 +93,23 @@ def test_a_graph_beside_a_backbone_in_bf16_trains_like_one_process(mixed: Datase
         for run in (shared, alone)
     ]
     assert_close(*curves, strategy, rel=2e-3)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero3", "fsdp2"])
+def test_each_evaluation_propagates_once_under_every_strategy(
+    mixed: Dataset, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Though the weights are together in each call only, and each is asked about several blocks."""
+    run, found = a_model_run(mixed, tmp_path, "gnn", 3), []
+    run = dataclasses.replace(run, eval=dataclasses.replace(run.eval, block=2))
+    original = propagate.mean_over_layers
+
+    def counted(*given: Any) -> torch.Tensor:
+        found.extend([] if torch.is_grad_enabled() else [given])
+        return original(*given)
+
+    monkeypatch.setattr(propagate, "mean_over_layers", counted)
+    forget_the_world()
+    evaluations = STEPS // run.eval.every
+    assert run_ranks(lambda _: (execute(run, strategy), len(found)), 2) == [(DONE, evaluations)] * 2
+    assert len(mixed.queries("valid")) > 2 * 2 * run.eval.block  # three blocks for each of two ranks, at least

@@ -63,6 +63,17 @@ def test_a_run_with_sharded_tables_has_the_curve_of_one_process_with_whole_ones(
         assert_close(curve_of(run), expected, f"{world} processes, {strategy}")
 
 
+def test_a_run_starts_from_the_saved_model_of_another(mixed: Dataset, tmp_path: Path):
+    first = a_run_with(LOSSES["exact"], mixed, tmp_path / "first")
+    assert execute_on(first, 1) == DONE
+    runs = [
+        dataclasses.replace(a_run_with(LOSSES["exact"], mixed, tmp_path / str(world)), init_from=first.folder)
+        for world in (1, 3)
+    ]
+    assert execute_on(runs[0], 1) == execute_on(sharded(runs[1]), 3) == DONE
+    assert_close(curve_of(runs[1]), curve_of(runs[0]), "three processes")
+
+
 def test_sasrec_with_a_sharded_table_has_its_curve(mixed: Dataset, tmp_path: Path):
     model = Sasrec(dim=16, positions=6, dropout=0.2, loss=LossWeights(sampled_softmax=0.5, l2=0.1))
     runs = [

@@ -15,6 +15,7 @@ from rec.config.tree import Eval
 from rec.data.batch import Queries
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError, DatasetError
+from rec.eval.blocks import drawn, evenly_spaced
 from rec.eval.evaluate import Result, evaluate, validation
 from rec.eval.metrics import METRICS
 from rec.models.base import Asked, Score
@@ -239,9 +240,40 @@ def test_a_model_is_asked_in_evaluation_mode_and_left_as_it_was(dataset: Dataset
 
 def test_validation_has_what_the_loop_asks_for_by_plain_name(dataset: Dataset) -> None:
     config = Eval(select="mrr@7", metrics=("ndcg@10", "recall@10"), block=9)
-    found = validation(hashed(30), dataset, config=config, max_items=5, ranks=Ranks(), device=CPU)
-    assert list(found) == ["mrr@7", "ndcg@10", "recall@10"]
+    found = validation(hashed(30), dataset, config=config, max_items=5, ranks=Ranks(), device=CPU, seed=0)
+    assert list(found) == ["mrr@7", "ndcg@10", "recall@10", "users"]
+    assert found["users"] == len(dataset.queries("valid"))
     assert found["ndcg@10"] == read(hashed(30), dataset, "valid").means["ndcg@10[full]"]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_validation_of_some_users_is_of_the_same_ones_each_time_on_any_number_of_ranks(dataset: Dataset, world: int):
+    config, everybody = Eval(select="mrr@7", metrics=("ndcg@10",), block=3, users=8), dataset.queries("valid")
+    some = [
+        read(hashed(30), dataset, "valid", users=drawn(everybody, 8, seed), metrics=("mrr@7",)) for seed in range(3)
+    ]
+    assert all(found.queries == 8 for found in some)
+    assert len({found.users.tobytes() for found in some}) == 3
+
+    def work(ranks: Ranks) -> list[dict[str, float]]:
+        return [
+            validation(hashed(30), dataset, config=config, max_items=5, ranks=ranks, device=CPU, seed=seed)
+            for seed in (0, 0, 1)
+        ]
+
+    for found in run_ranks(work, world):
+        assert [figures["mrr@7"] for figures in found] == [some[seed].means["mrr@7[full]"] for seed in (0, 0, 1)]
+        assert {figures["users"] for figures in found} == {8}
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**63 - 1))
+@settings(deadline=None)
+def test_who_is_drawn_is_among_more_who_are_and_everybody_in_all(few: int, more: int, seed: int):
+    users = np.arange(3, 53)
+    some, others = drawn(users, few, seed).tolist(), drawn(users, few + more, seed).tolist()
+    assert some == sorted(set(some))
+    assert len(some) == min(few, 50)
+    assert set(some) <= set(others) <= set(users.tolist())
 
 
 def test_sampled_candidates_are_far_easier_and_say_so(dataset: Dataset) -> None:
@@ -250,14 +282,14 @@ def test_sampled_candidates_are_far_easier_and_say_so(dataset: Dataset) -> None:
 
 
 def test_some_queries_are_spread_over_all_and_each_is_as_before(dataset: Dataset) -> None:
-    whole, some = read(hashed(30), dataset), read(hashed(30), dataset, most=10)
+    whole, some = read(hashed(30), dataset), read(hashed(30), dataset, users=evenly_spaced(dataset.queries("test"), 10))
     assert some.queries == 10
     assert (
         np.abs(np.interp(some.users, whole.users, range(whole.queries)) - np.arange(10) * whole.queries / 10).max() < 1
     )
     kept = np.isin(whole.users, some.users)
     assert (whole.values(whole.metrics[2])[kept] == some.values(some.metrics[2])).all()
-    assert read(hashed(30), dataset, most=1000).means == whole.means
+    assert evenly_spaced(whole.users, 1000).tolist() == whole.users.tolist()
 
 
 def test_an_upstream_target_is_a_candidate_even_where_the_history_has_it(dataset: Dataset) -> None:

@@ -109,6 +109,13 @@ def test_what_training_does_not_know_may_be_changed(
     assert len({line["metrics"]["ndcg@10[full]"] for line in lines}) == 3
 
 
+def test_an_evaluation_of_its_own_is_of_everybody(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, run_folder, "eval.users=3") == 2
+    assert "eval.users is for training: `kindling evaluate` ranks every user of the split" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "change",
     [

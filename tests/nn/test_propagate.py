@@ -176,20 +176,6 @@ def test_edge_dropout_keeps_the_expected_sum():
     assert abs(mean_E.mean() - 1) < 5 * (0.3 / 0.7 / 400 / 500) ** 0.5
 
 
-def test_vectors_are_kept_through_an_evaluation_and_forgotten_after_it():
-    adjacency = random_graph(8, 6, 0.7, seed=1)
-    block, (user_UD, item_ID) = propagation(adjacency, layers=2).eval(), vectors(adjacency)
-    with torch.no_grad():
-        kept = block(user_UD, item_ID)
-        assert block(user_UD, item_ID).item_ID is kept.item_ID
-        item_ID[2] += 1
-        assert not torch.equal(block(user_UD, item_ID).item_ID, kept.item_ID)
-        kept = block(user_UD, item_ID)
-        block.train().eval()
-        assert block(user_UD, item_ID).item_ID is not kept.item_ID
-    assert block(user_UD, item_ID).item_ID.requires_grad
-
-
 def test_vectors_stay_fp32_under_mixed_precision():
     adjacency = random_graph(8, 6, 0.7, seed=1)
     block, tables = propagation(adjacency, layers=2), vectors(adjacency)

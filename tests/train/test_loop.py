@@ -11,7 +11,7 @@ from launch.command import DONE, command
 from rec.config.tree import Data, Eval, LossWeights, Optim, Run, Train
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
-from rec.errors import ConfigError, DatasetError
+from rec.errors import CheckpointError, ConfigError, DatasetError
 from rec.eval.evaluate import validation
 from rec.models import saved, view
 from rec.ranks import Ranks
@@ -125,13 +125,30 @@ def test_a_model_that_finds_nothing_is_evaluated_all_the_same(
     assert "best ndcg@10 0.0000 at step 1" in capsys.readouterr().err
 
 
+def test_validation_of_some_users_says_of_how_many_and_they_are_part_of_what_a_run_is(
+    mixed: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def a_run(steps: int, users: int) -> Run:
+        evaluation = Eval(every=1, users=users)
+        return make_run(
+            mixed, tmp_path, model=soft_token("gpt2"), train=Train(steps=steps, trackers=()), eval=evaluation
+        )
+
+    assert start(a_run(2, 5)) == DONE
+    assert "step 2/2  valid of 5 users  ndcg@10 0." in capsys.readouterr().err
+    assert [line["valid/users"] for line in lines(a_run(2, 5)) if "valid/users" in line] == [5, 5]
+    with pytest.raises(CheckpointError, match=r"eval\.users"):
+        start(a_run(3, 6))
+    assert start(a_run(3, 5)) == DONE
+
+
 def test_what_is_published_scores_as_the_trained_model_did(mixed: Dataset, tmp_path: Path):
     """The folder alone is enough: the metric recomputed from it is the one that was logged."""
     run = make_run(mixed, tmp_path, model=soft_token("qwen3", loss=LossWeights()), eval=Eval())
     assert start(run) == DONE
     opened = saved.load(run.folder)
     again = validation(
-        opened.model, mixed, config=run.eval, max_items=6, ranks=Ranks(), device=torch.device("cpu")
+        opened.model, mixed, config=run.eval, max_items=6, ranks=Ranks(), device=torch.device("cpu"), seed=run.seed
     )  # fmt: skip
     assert again["ndcg@10"] == lines(run)[-1]["valid/ndcg@10"] == opened.about["ndcg@10"]
     assert opened.run == run

@@ -117,12 +117,13 @@ class TestReport:
         assert first["speed/wait_share"] == 0.1
         assert second["speed/positions_per_second"] == 2.0
 
-    def test_trackers_get_what_the_file_gets(self, tmp_path: Path):
+    def test_trackers_get_what_the_file_gets(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         tracker = Tracker()
         report = self._report(tmp_path, trackers=[tracker])
-        report.evaluation(3, {"ndcg@10": 0.25}, best=False)
+        report.evaluation(3, {"ndcg@10": 0.25, "users": 1200}, best=False)
         report.close()
-        assert tracker.logged == [(3, {"valid/ndcg@10": 0.25})]
+        assert tracker.logged == [(3, {"valid/ndcg@10": 0.25, "valid/users": 1200})]
+        assert "step 3/4  valid of 1,200 users  ndcg@10 0.2500\n" in capsys.readouterr().err
         assert tracker.finished
 
 

@@ -78,7 +78,7 @@ def _warnings(plan: Plan) -> Iterator[str]:
     if not recomputes and not any(map(plan.fits, plan.strategies)):
         yield "model.backbone.gradient_checkpointing=true keeps less for the backward pass, for a third more time."
     if first.evaluation > first.activations + first.loss_head + first.gradients:
-        yield f"Evaluation is the fullest moment: eval.block below {plan.run.eval.block} takes less."
+        yield f"Evaluation is the fullest moment: eval.block below {plan.run.eval.at_once} takes less."
     waiting = [strategy for strategy in plan.strategies if plan.seconds_sending(strategy) > plan.seconds_computing]
     if waiting:
         names = ", ".join(waiting)

@@ -61,7 +61,7 @@ class Plan:
         self.inventory = count(stage.model)
         tell(f"rehearsing a training step of {self.inventory.whole.all / 1e6:,.0f} million parameters, without data")
         self.rehearsal: Rehearsal = stage.rehearse(work.longest)
-        tell(f"rehearsing an evaluation of {run.eval.block} histories")
+        tell(f"rehearsing an evaluation of {run.eval.at_once} histories")
         self.evaluation = stage.evaluation(work.longest)
 
     @property

@@ -126,8 +126,8 @@ class Stage:
         return dataclasses.replace(low, growth=(high.temporary - low.temporary) / (more - few))
 
     def evaluation(self, items: int) -> float:
-        """Bytes at the fullest moment of scoring a block of `eval.block` histories of `items` items."""
-        block = self.run.eval.block
+        """Bytes at the fullest moment of scoring a block of histories of `items` items."""
+        block = self.run.eval.at_once
         self.model.eval()
         with self.fake, torch.no_grad():
             history_BT = torch.ones(block, items, dtype=torch.int64)
