@@ -1,6 +1,6 @@
 """Where the time of a step goes: some steps under torch's profiler, a trace of them, and one page about it.
 
-`train.profile` asks for it. RUN/profile/page.md is for people; RUN/profile/trace.json.gz shows every operation on a
+`--profile` asks for it. RUN/profile/page.md is for people; RUN/profile/trace.json.gz shows every operation on a
 line of time, in ui.perfetto.dev or chrome://tracing.
 """
 
