@@ -45,6 +45,16 @@ class Sequences(NamedTuple):
     """int64 rows of the users of the whole step, over all ranks, each once: whose edges no graph may show in it."""
     step_key: Tensor
     """int64 (), a function of (seed, step): the randomness that the windows of a step share."""
+    scored_N: Tensor
+    """int64 cells of (B, 1 + T), flattened, that are predicted: `first_B`, then `targets_BT`; see `scored_cells`."""
+
+    def scored(self, places: int) -> tuple[Tensor, Tensor]:
+        """(N) windows, and (N) places in them, that are predicted; of T places, or of these and the one before them.
+
+        They are found where the batch is made. To find them on a device is to wait for it, to know how many there are.
+        """
+        width = self.targets_BT.shape[1] + 1
+        return self.scored_N // width, self.scored_N % width - (width - places)
 
     def to(self, device: torch.device) -> "Sequences":
         return Sequences(*(tensor.to(device, non_blocking=True) for tensor in self))
@@ -54,7 +64,13 @@ class Sequences(NamedTuple):
         whole = {name for name in self._fields if name.startswith("step_")}
         if len(self.negatives_BK) < len(self.user_B):  # one row for all
             whole |= {"negatives_BK", "log_q_BK"}
-        return self._replace(**{name: tensor[rows] for name, tensor in self._asdict().items() if name not in whole})
+        own = {name: tensor[rows] for name, tensor in self._asdict().items() if name not in {*whole, "scored_N"}}
+        return self._replace(**own, scored_N=scored_cells(own["first_B"], own["targets_BT"]))
+
+
+def scored_cells(first_B: Tensor, targets_BT: Tensor) -> Tensor:
+    """(N) places that are predicted, as `Sequences` wants them."""
+    return torch.cat([first_B[:, None], targets_BT], 1).flatten().nonzero()[:, 0]
 
 
 class Prompts(NamedTuple):
