@@ -145,7 +145,8 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
     ranks = engine.ranks
     heed = partial(give_up_if, lambda: stop.asked, ranks, engine.device)
     tell(ranks, reading(run))
-    feed = ranks.together(lambda: Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks))
+    gpu = engine.device.index if engine.device.type == "cuda" else None
+    feed = ranks.together(lambda: Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks, gpu=gpu))
     with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
         heed()
         tell(ranks, building(run, dataset, keeper.newest))

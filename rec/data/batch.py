@@ -59,6 +59,10 @@ class Sequences(NamedTuple):
     def to(self, device: torch.device) -> "Sequences":
         return Sequences(*(tensor.to(device, non_blocking=True) for tensor in self))
 
+    def pinned(self) -> "Sequences":
+        """The same in memory that never moves: a GPU copies from there while the host goes on."""
+        return Sequences(*(tensor.pin_memory() for tensor in self))
+
     def take(self, rows: list[int]) -> "Sequences":
         """Some windows of the batch, in the order given; what belongs to the whole step stays whole."""
         whole = {name for name in self._fields if name.startswith("step_")}
@@ -109,6 +113,10 @@ class Prompts(NamedTuple):
     def to(self, device: torch.device) -> "Prompts":
         return Prompts(*(tensor.to(device, non_blocking=True) for tensor in self))
 
+    def pinned(self) -> "Prompts":
+        """The same in memory that never moves: a GPU copies from there while the host goes on."""
+        return Prompts(*(tensor.pin_memory() for tensor in self))
+
     def take(self, rows: list[int]) -> "Prompts":
         """Some documents of the batch, in the order given; what belongs to the whole step stays whole."""
         mine = {name: tensor[rows] for name, tensor in self._asdict().items() if not name.startswith("step_")}
@@ -131,3 +139,8 @@ class Queries(NamedTuple):
 
 Batch = Sequences | Prompts
 """What a recommender is trained on."""
+
+
+def pin_for(gpu: int) -> None:
+    """Has this thread pin memory for a GPU. Left to itself, the thread of each rank takes room on the first one."""
+    torch.cuda.set_device(gpu)
