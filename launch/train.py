@@ -133,7 +133,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
     Raises:
         Interrupted: on every rank, if one was asked to stop before the first step.
     """
-    from launch.words import arithmetic, building, reading, tell
+    from launch.words import EMULATED, arithmetic, building, emulates, reading, tell
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
     from rec.eval.interrupt import give_up_if
@@ -144,6 +144,8 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
 
     ranks = engine.ranks
     heed = partial(give_up_if, lambda: stop.asked, ranks, engine.device)
+    if emulates(run.train.precision, engine.device):
+        tell(ranks, EMULATED)
     tell(ranks, reading(run))
     gpu = engine.device.index if engine.device.type == "cuda" else None
     feed = ranks.together(lambda: Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks, gpu=gpu))

@@ -202,7 +202,7 @@ class Train:
     steps: int = 1000
     """Optimizer steps of the whole run."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass; parameters and optimizer stay in fp32."""
+    """Arithmetic of the forward pass; parameters and optimizer stay in fp32. A processor may have to emulate bf16."""
     save_every: int = 500
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep: int = 2

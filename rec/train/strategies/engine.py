@@ -45,7 +45,7 @@ class Engine(ABC):
         """
         self.ranks, self.precision, self.device = ranks, precision, device_of(ranks)
         if self.device.type == "cpu" and precision == "fp16":
-            raise ConfigError("train.precision=fp16 needs a GPU; choose fp32 (or bf16, slow on most CPUs)")
+            raise ConfigError("train.precision=fp16 needs a GPU; choose fp32, or bf16 where the processor has it")
 
     def prepare(self, model: Recommender, optim: Optim) -> None:
         """Places the model and makes its optimizer."""
