@@ -146,9 +146,7 @@ class SoftToken(Recommender):
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
         scored = (
-            [targets[torch.nonzero(targets != PADDING, as_tuple=True)], batch.negatives_BK]
-            if self.config.loss.need_negatives
-            else []
+            [targets[batch.scored(targets.shape[1])], batch.negatives_BK] if self.config.loss.need_negatives else []
         )
         inputs_BTD, *found = rows_of(items_CD, batch.items_BT, *scored)
         queries = self.queries(batch, items_CD, inputs_BTD)

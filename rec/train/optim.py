@@ -4,7 +4,7 @@ import math
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rec.config.tree import Group, Optim
 from rec.errors import ConfigError
@@ -41,6 +41,15 @@ def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
         eps=optim.eps,
         fused=True,
     )
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+    """Takes a step of a fused AdamW if the norm () is finite; else parameters, moments and counts stay as they are.
+
+    The device decides: nobody waits for the norm. `found_inf` is what torch's own gradient scaler tells an optimizer.
+    """
+    optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def rate_at(step: int, optim: Optim, steps: int) -> float:
