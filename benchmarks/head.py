@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from benchmarks.measure import Seconds, device, in_turn, peak_memory, ratio, say, tell
 from rec.config.tree import LossWeights
-from rec.data.batch import Sequences
+from rec.data.batch import Sequences, scored_cells
 from rec.models.terms import terms
 from rec.nn.catalogue import catalogue_cross_entropy, tile, tiles
 from rec.nn.tables import Tables
@@ -195,7 +195,8 @@ def windows(count: int, items: int, rows: int, negatives: int) -> Sequences:
         "negatives_BK": torch.randint(1, items + 1, (rows, negatives)),
         "log_q_BK": torch.full((rows, negatives), 1 / items).log(),
     }
-    return Sequences(**{**numbers, **drawn})
+    scored_N = scored_cells(numbers["first_B"], drawn["targets_BT"])
+    return Sequences(**{**numbers, **drawn, "scored_N": scored_N})
 
 
 def beyond_gradients(case: Callable[[], object], given: tuple[Tensor, Tensor, Tensor]) -> float:

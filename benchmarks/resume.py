@@ -68,8 +68,11 @@ def steps_of_an_epoch(run: Run) -> int:
 
 
 def saved_after(run: Run, name: str, step: int) -> tuple[Run, int]:
-    """A run with a checkpoint that says so many steps are done; to load it costs what it would after real ones."""
-    run, ranks = replace(run, name=name), Ranks()
+    """A run with a checkpoint that says so many steps are done; to load it costs what it would after real ones.
+
+    The step after these is its last: nothing goes ahead of it.
+    """
+    run, ranks = replace(run, name=name, train=replace(run.train, steps=step + 1)), Ranks()
     status, dataset = Status(run.folder, steps=run.train.steps, first=True), Dataset.open(run.dataset)
     with Hold(run.folder, ranks), Keeper(run, dataset, ranks, status) as keeper:
         engine = build(asked("single", ranks, run), run, ranks)

@@ -22,8 +22,12 @@ from benchmarks.measure import in_turn, ratio, tell
 SIZES = {"users": 943, "items": 1682, "interactions": 100_000}
 FIRST = """
 import os, sys
-from rec.report import Report
-Report.advance = lambda *_: os._exit(0)
+from rec.train.numbers import Pending
+def end(step, *update):  # the loop reads its numbers when the next step has begun
+    send(step, *update)
+    step.read()
+    os._exit(0)
+send, Pending.send = Pending.send, end
 from launch.train import main
 sys.exit(main())
 """

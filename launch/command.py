@@ -1,5 +1,6 @@
 """What every verb shares: the exit codes and how an error is shown."""
 
+import argparse
 import errno
 import functools
 import sys
@@ -13,6 +14,25 @@ DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
 
 PLACES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
 """What the system says of a path that cannot be used: the user's to mend, not a defect."""
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """`--profile [STEPS]`, which is nothing of a run: another time it may be left out."""
+    parser.add_argument(
+        "--profile",
+        type=_steps,
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="STEPS",
+        help="take apart the time of some steps (10, if no number is given), in RUN/profile",
+    )
+
+
+def _steps(word: str) -> int:
+    if not (word.isdecimal() and int(word)):
+        raise argparse.ArgumentTypeError(f"{word} is no number of steps; give 1 or more, or put --profile last")
+    return int(word)
 
 
 def code_of(error: BaseException) -> int:

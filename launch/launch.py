@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.command import DONE, FAILED, STOPPED, WRONG_INPUT, command
+from launch.command import DONE, FAILED, STOPPED, WRONG_INPUT, add_profile, command
 from launch.strategy import NAMES, named
 from rec.errors import ConfigError
 
@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
         metavar="R",
         help="times that all go on from the newest checkpoint after one has died (default 0)",
     )
+    add_profile(parser)
     return parser.parse_intermixed_args()
 
 
@@ -85,6 +86,7 @@ def torchrun(given: argparse.Namespace, processes: int, grace: float) -> list[st
         f"--shutdown-timeout={round(grace) + MARGIN}",
         *("-m", "launch.train", str(given.config), *given.overrides),
         *(("--strategy", given.strategy) if given.strategy is not None else ()),
+        *(("--profile", str(given.profile)) if given.profile else ()),
     ]
 
 

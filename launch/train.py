@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.command import DONE, FAILED, STOPPED, code_of, command
+from launch.command import DONE, FAILED, STOPPED, add_profile, code_of, command
 from launch.strategy import NAMES
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--stage", type=Path, metavar="FOLDER", help="read the dataset from a copy on this node")
     parser.add_argument("--print-folder", action="store_true", help="print the folder of the run, and do nothing else")
+    add_profile(parser)
     return parser.parse_intermixed_args()
 
 
@@ -49,7 +50,7 @@ def main() -> int:
         if given.print_folder:
             print(run.folder)
             return DONE
-        return for_the_launcher(execute(run, given.strategy, given.stage, stop))
+        return for_the_launcher(execute(run, given.strategy, given.stage, stop, given.profile))
 
 
 def for_the_launcher(code: int) -> int:
@@ -60,7 +61,13 @@ def for_the_launcher(code: int) -> int:
     return DONE if code == STOPPED and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) else code
 
 
-def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, stop: "Stop | None" = None) -> int:
+def execute(
+    run: "Run",
+    strategy: str | None = None,
+    stage: Path | None = None,
+    stop: "Stop | None" = None,
+    profile: int = 0,
+) -> int:
     """A run from its start to its last word in RUN/status.json; its exit code.
 
     Signals are heard from the construction of `stop` on; without one, from here on.
@@ -68,6 +75,7 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
     Args:
         strategy: what the command line says of it.
         stage: a folder below which the dataset is copied and read; in all records it is where the run says.
+        profile: how many steps, after three, are taken apart in RUN/profile.
     """
     from rec import ranks as world
     from rec.train.hold import Hold
@@ -75,17 +83,17 @@ def execute(run: "Run", strategy: str | None = None, stage: Path | None = None, 
 
     if stop is None:
         with Stop() as stop:
-            return execute(run, strategy, stage, stop)
+            return execute(run, strategy, stage, stop, profile)
     ranks = world.from_environment()
     world.join(ranks, run.train.hang_after)
     with Hold(run.folder, ranks):
-        code = outcome(run, strategy, stage, ranks, stop)
+        code = outcome(run, strategy, stage, ranks, stop, profile)
         ranks.gather(None)  # a launcher ends the others as soon as the first has left with another code than 0
     world.leave()
     return code
 
 
-def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks", stop: "Stop") -> int:
+def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks", stop: "Stop", profile: int) -> int:
     """The exit code of a run that no other job has; RUN/status.json says the same."""
     from launch.strategy import asked
     from launch.words import NOTHING_BEGUN, tell
@@ -103,7 +111,7 @@ def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks"
         dataset = ranks.together(lambda: opened(run, stage))
         require_agreement(ranks, {**facts(run, dataset), "--strategy": chosen})
         engine = ranks.together(lambda: build(chosen, run, ranks))
-        finished = work(run, dataset, engine, stop, status)
+        finished = work(run, dataset, engine, stop, status, profile)
     except Interrupted:
         finished = False
         tell(ranks, NOTHING_BEGUN)
@@ -119,13 +127,13 @@ def outcome(run: "Run", strategy: str | None, stage: Path | None, ranks: "Ranks"
     return code
 
 
-def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status: "Status") -> bool:
+def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status: "Status", profile: int) -> bool:
     """A run, whole; whether it got to its end. What can be wrong is checked before memory is spent on the model.
 
     Raises:
         Interrupted: on every rank, if one was asked to stop before the first step.
     """
-    from launch.words import arithmetic, building, reading, tell
+    from launch.words import EMULATED, arithmetic, building, emulates, reading, tell
     from rec.data.feed import Feed
     from rec.eval.evaluate import validation
     from rec.eval.interrupt import give_up_if
@@ -136,8 +144,11 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
 
     ranks = engine.ranks
     heed = partial(give_up_if, lambda: stop.asked, ranks, engine.device)
+    if emulates(run.train.precision, engine.device):
+        tell(ranks, EMULATED)
     tell(ranks, reading(run))
-    feed = ranks.together(lambda: Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks))
+    gpu = engine.device.index if engine.device.type == "cuda" else None
+    feed = ranks.together(lambda: Feed(view(run, dataset), run.data, seed=run.seed, ranks=ranks, gpu=gpu))
     with closing(feed), Keeper(run, dataset, ranks, status) as keeper:
         heed()
         tell(ranks, building(run, dataset, keeper.newest))
@@ -165,8 +176,7 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
                 seed=run.seed,
                 asked=lambda: stop.asked or keeper.failed,
             )
-            steps, first = run.train.profile, ranks.first
-            with profiling(run.folder / "profile", steps, progress.step, first=first) as profiler:
+            with profiling(run.folder / "profile", profile, progress.step, first=ranks.first) as profiler:
                 finished = train(run, engine, feed, validate, keeper, report, stop, progress, profiler)
             if profiler is not None and profiler.written:
                 report.say(f"where the time of a step went: {run.folder / 'profile' / 'page.md'}")

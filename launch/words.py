@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from rec.config.tree import Run
     from rec.data.dataset import Dataset
     from rec.data.feed import Feed
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
     from rec.ranks import Ranks
 
 NOTHING_BEGUN = "stopped before the first step: nothing was begun, and nothing had to be saved"
+
+BF16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+"""Names of torch for instructions of a processor, of which any one multiplies in bf16; the latter two are ARM's."""
+EMULATED = (
+    "this processor has no instructions for train.precision=bf16: products are emulated, and may take many times as "
+    "long as in fp32"
+)
+
+
+def emulates(precision: str, device: "torch.device") -> bool:
+    """Whether a run computes in a type that its processor knows only from others."""
+    import torch
+
+    known = torch.cpu.get_capabilities()
+    return precision == "bf16" and device.type == "cpu" and not any(known.get(name) for name in BF16)
 
 
 def tell(ranks: "Ranks", text: str) -> None:

@@ -5,7 +5,7 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
 #SBATCH --open-mode=append
-# sbatch [options of sbatch] slurm/train.sh CONFIG [key=value ...] [--strategy NAME]
+# sbatch [options of sbatch] slurm/train.sh CONFIG [key=value ...] [--strategy NAME] [--profile]
 # Trains a run, or goes on with it, on all of the job. Near the time limit it saves, and queues itself again.
 set -eo pipefail
 cd "${SLURM_SUBMIT_DIR:?is not set: submit this script with sbatch}"

@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import save_file
 
 from rec.config.tree import Backbone, Data, Eval, LossWeights, Model, Optim, Run, SoftToken, Train
-from rec.data.batch import Queries, Sequences
+from rec.data.batch import Queries, Sequences, scored_cells
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.data.views import NextItems
@@ -97,7 +97,8 @@ def padded(batch: Sequences, more: int) -> Sequences:
     """The same windows with `more` columns of padding."""
     empty = torch.zeros(len(batch.user_B), more, dtype=torch.int64)
     names = ("items_BT", "times_BT", "targets_BT")
-    return batch._replace(**{name: torch.cat([getattr(batch, name), empty], 1) for name in names})
+    wide = batch._replace(**{name: torch.cat([getattr(batch, name), empty], 1) for name in names})
+    return wide._replace(scored_N=scored_cells(wide.first_B, wide.targets_BT))
 
 
 def queries(users: list[int], histories: list[list[int]], width: int | None = None) -> Queries:

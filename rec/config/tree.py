@@ -191,7 +191,7 @@ class Train:
     steps: int = 1000
     """Optimizer steps of the whole run."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass; parameters and optimizer stay in fp32."""
+    """Arithmetic of the forward pass; parameters and optimizer stay in fp32. A processor may have to emulate bf16."""
     save_every: int = 500
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep: int = 2
@@ -200,8 +200,6 @@ class Train:
     """Checkpoints of steps that this divides are never removed; 0 keeps none for that."""
     log_every: int = 10
     """Optimizer steps between lines of metrics.jsonl."""
-    profile: int = 0
-    """Optimizer steps, after three, whose time is taken apart in RUN/profile; 0 profiles none."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
     """Where measurements go besides metrics.jsonl, which is always written."""
     resume: Literal["auto", "never"] = "auto"
@@ -218,7 +216,7 @@ class Train:
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "keep", "log_every", "hang_after", "grace", "skip_limit"):
             require(getattr(self, name) > 0, f"train.{name} is {getattr(self, name)}; choose a positive number")
-        for name in ("rollbacks", "keep_every", "profile"):
+        for name in ("rollbacks", "keep_every"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; choose 0 or more")
 
 

@@ -45,16 +45,36 @@ class Sequences(NamedTuple):
     """int64 rows of the users of the whole step, over all ranks, each once: whose edges no graph may show in it."""
     step_key: Tensor
     """int64 (), a function of (seed, step): the randomness that the windows of a step share."""
+    scored_N: Tensor
+    """int64 cells of (B, 1 + T), flattened, that are predicted: `first_B`, then `targets_BT`; see `scored_cells`."""
+
+    def scored(self, places: int) -> tuple[Tensor, Tensor]:
+        """(N) windows, and (N) places in them, that are predicted; of T places, or of these and the one before them.
+
+        They are found where the batch is made. To find them on a device is to wait for it, to know how many there are.
+        """
+        width = self.targets_BT.shape[1] + 1
+        return self.scored_N // width, self.scored_N % width - (width - places)
 
     def to(self, device: torch.device) -> "Sequences":
         return Sequences(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def pinned(self) -> "Sequences":
+        """The same in memory that never moves: a GPU copies from there while the host goes on."""
+        return Sequences(*(tensor.pin_memory() for tensor in self))
 
     def take(self, rows: list[int]) -> "Sequences":
         """Some windows of the batch, in the order given; what belongs to the whole step stays whole."""
         whole = {name for name in self._fields if name.startswith("step_")}
         if len(self.negatives_BK) < len(self.user_B):  # one row for all
             whole |= {"negatives_BK", "log_q_BK"}
-        return self._replace(**{name: tensor[rows] for name, tensor in self._asdict().items() if name not in whole})
+        own = {name: tensor[rows] for name, tensor in self._asdict().items() if name not in {*whole, "scored_N"}}
+        return self._replace(**own, scored_N=scored_cells(own["first_B"], own["targets_BT"]))
+
+
+def scored_cells(first_B: Tensor, targets_BT: Tensor) -> Tensor:
+    """(N) places that are predicted, as `Sequences` wants them."""
+    return torch.cat([first_B[:, None], targets_BT], 1).flatten().nonzero()[:, 0]
 
 
 class Prompts(NamedTuple):
@@ -93,6 +113,10 @@ class Prompts(NamedTuple):
     def to(self, device: torch.device) -> "Prompts":
         return Prompts(*(tensor.to(device, non_blocking=True) for tensor in self))
 
+    def pinned(self) -> "Prompts":
+        """The same in memory that never moves: a GPU copies from there while the host goes on."""
+        return Prompts(*(tensor.pin_memory() for tensor in self))
+
     def take(self, rows: list[int]) -> "Prompts":
         """Some documents of the batch, in the order given; what belongs to the whole step stays whole."""
         mine = {name: tensor[rows] for name, tensor in self._asdict().items() if not name.startswith("step_")}
@@ -115,3 +139,8 @@ class Queries(NamedTuple):
 
 Batch = Sequences | Prompts
 """What a recommender is trained on."""
+
+
+def pin_for(gpu: int) -> None:
+    """Has this thread pin memory for a GPU. Left to itself, the thread of each rank takes room on the first one."""
+    torch.cuda.set_device(gpu)

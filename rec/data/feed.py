@@ -1,11 +1,11 @@
-"""step -> this rank's micro-batches, prepared ahead of use."""
+"""step -> this rank's micro-batches, prepared ahead of use, where a GPU can fetch them by itself."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from rec.config.tree import Data
-from rec.data.batch import Batch
+from rec.data.batch import Batch, pin_for
 from rec.data.order import deal, order_of_epoch, places_of_step
 from rec.data.views import View
 from rec.data.windows import Reading, joined
@@ -26,9 +26,10 @@ class Step(NamedTuple):
 class Feed:
     """The training data as a function of the step. Steps may be asked for in any order, at the same cost."""
 
-    def __init__(self, view: View[Any], data: Data, *, seed: int, ranks: Ranks) -> None:
+    def __init__(self, view: View[Any], data: Data, *, seed: int, ranks: Ranks, gpu: int | None = None) -> None:
+        """`gpu` is the number of the device that batches go to, if they leave the host: they lie in pinned memory."""
         check_batches(data, ranks.world)
-        self.view, self.data, self.seed, self.ranks = view, data, seed, ranks
+        self.view, self.data, self.seed, self.ranks, self.gpu = view, data, seed, ranks, gpu
         self.epoch = lru_cache(maxsize=2)(self._epoch)  # a step touches two at most, unless the data is tiny
         first_epoch = self.epoch(0)
         self.windows, self.targets = len(first_epoch.length), first_epoch.targets
@@ -37,7 +38,8 @@ class Feed:
             raise DatasetError(
                 f"{view.dataset.root} has no user with two training interactions; nothing can be learnt from it"
             )
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
+        begin = None if gpu is None else partial(pin_for, gpu)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed", initializer=begin)
         self._ahead: dict[int, Future[Step]] = {}
 
     def step(self, k: int) -> Step:
@@ -66,6 +68,8 @@ class Feed:
         step = joined(parts)
         mine = deal(step.length, micro_batch=self.data.micro_batch, rank=self.ranks.rank, world=self.ranks.world)
         batches = [self.view.batch(k, step.take(rows), step) for rows in mine]
+        if self.gpu is not None:
+            batches = [batch.pinned() for batch in batches]
         return Step(batches, targets=step.targets, items=int(step.length.sum()))
 
 

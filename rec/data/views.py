@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rec.config.tree import Data
-from rec.data.batch import PADDING, Batch, Queries, Sequences
+from rec.data.batch import PADDING, Batch, Queries, Sequences, scored_cells
 from rec.data.dataset import Dataset, IntArray, Split
 from rec.data.keys import keys
 from rec.data.negatives import Negatives
@@ -59,17 +59,19 @@ class NextItems:
         items_BX = _at(dataset.item_rows, place_BX)
         items_BT = items_BX[:, :-1] * inside_BT
         times_BT = _at(dataset.times, place_BX[:, :-1]) * inside_BT if dataset.has_times else 0 * items_BT
+        first_B, targets_BT = _int64(items_BX[:, 0] * windows.first), _int64(items_BX[:, 1:] * inside_BT)
         return Sequences(
             user_B=_int64(windows.user),
             items_BT=_int64(items_BT),
             times_BT=_int64(times_BT),
-            targets_BT=_int64(items_BX[:, 1:] * inside_BT),
-            first_B=_int64(items_BX[:, 0] * windows.first),
+            targets_BT=targets_BT,
+            first_B=first_B,
             negatives_BK=_int64(negatives_BK),
             log_q_BK=torch.from_numpy(log_q_BK),
             key_B=torch.from_numpy(key_B.view(np.int64).copy()),
             step_users_S=_int64(np.unique(together.user)),
             step_key=torch.from_numpy(step_key.view(np.int64).copy())[0],
+            scored_N=scored_cells(first_B, targets_BT),
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.config.tree import LightGcnPart as Config
-from rec.data.batch import PADDING, Sequences
+from rec.data.batch import Sequences
 from rec.graph.graph import Graph
 from rec.models.edges import items_of, propagation
 from rec.nn import losses
@@ -56,7 +56,7 @@ class Gnn(nn.Module):
             targets_BP: item rows; `PADDING` where there is none.
             items_CD: g.
         """
-        row_N, place_N = torch.nonzero(targets_BP != PADDING, as_tuple=True)
+        row_N, place_N = batch.scored(targets_BP.shape[1])
         user_BD = self.tables.users(batch.user_B).float()
         target_ND, negative_BKD = rows_of(items_CD, targets_BP[row_N, place_N], batch.negatives_BK)
         negative_BK = (negative_BKD @ user_BD[:, :, None])[:, :, 0]

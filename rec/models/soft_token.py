@@ -149,9 +149,7 @@ class SoftToken(Recommender):
             torch.cat([batch.first_B[:, None], batch.targets_BT], 1) if self.config.user_token else batch.targets_BT
         )
         scored = (
-            [targets[torch.nonzero(targets != PADDING, as_tuple=True)], batch.negatives_BK]
-            if self.config.loss.need_negatives
-            else []
+            [targets[batch.scored(targets.shape[1])], batch.negatives_BK] if self.config.loss.need_negatives else []
         )
         inputs_BTD, *found = rows_of(items, batch.items_BT, *scored)
         queries = self.queries(batch, items, inputs_BTD)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rec.config.tree import LossWeights
-from rec.data.batch import PADDING, Sequences
+from rec.data.batch import Sequences
 from rec.models.base import Loss
 from rec.nn import losses
 from rec.nn.catalogue import catalogue_cross_entropy
@@ -46,7 +46,7 @@ def terms(
     items = tables.catalogue if items is None else items
     if isinstance(items, Tensor):
         items = items.float()
-    row_N, place_N = torch.nonzero(targets_BP != PADDING, as_tuple=True)
+    row_N, place_N = batch.scored(targets_BP.shape[1])
     query_ND, target_N = queries_BPD[row_N, place_N], targets_BP[row_N, place_N]
     parts: dict[str, Tensor] = {}
     if weights.cross_entropy:

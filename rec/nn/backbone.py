@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,33 @@ def hidden_states(backbone: nn.Module, inputs_BTH: Tensor, bias: attention.Bias 
     Args:
         bias: added in the attention of a backbone that was built `biased`; see `rec.nn.attention`.
     """
-    if bias is None:
-        return backbone(inputs_embeds=inputs_BTH).last_hidden_state
-    kernel: Any = backbone.config
-    assert kernel._attn_implementation == attention.BIASED, "a backbone that was not built `biased` drops the bias"
-    return backbone(inputs_embeds=inputs_BTH, relation_bias=attention.causal(bias)).last_hidden_state
+    more: dict[str, Any] = {}
+    if bias is not None:
+        kernel: Any = backbone.config
+        assert kernel._attn_implementation == attention.BIASED, "a backbone that was not built `biased` drops the bias"
+        more["relation_bias"] = attention.causal(bias)
+    token = _one_sequence.set(True)
+    try:
+        return backbone(inputs_embeds=inputs_BTH, **more).last_hidden_state
+    finally:
+        _one_sequence.reset(token)
+
+
+_one_sequence: ContextVar[bool] = ContextVar("whether each row is known to be one sequence", default=False)
+
+
+def _ask_no_device() -> None:
+    """Has Transformers not look whether a row of `hidden_states` is several sequences, packed: it is one.
+
+    It would wait for the device at the begin of each pass, to read one truth value. Whoever else calls it is answered
+    as ever.
+    """
+    masks: Any = masking_utils
+    look = masks.find_packed_sequence_indices
+    masks.find_packed_sequence_indices = lambda places: None if _one_sequence.get() else look(places)
+
+
+_ask_no_device()
 
 
 @contextmanager

@@ -45,11 +45,14 @@ def what_is_not_finite(
     return f"{what} is not finite ({numbers}), with the users {', '.join(users[:SHOWN])}{more}"
 
 
-def leave_out(fault: str, run: Run, engine: Engine, keeper: Keeper, report: Report, progress: Progress) -> None:
+def leave_out(fault: str, run: Run, engine: Engine, keeper: Keeper, report: Report, progress: Progress) -> bool:
     """Reports a step that was left out; at the limit, goes back to parameters of before, and saves that.
 
     The data goes on after the bad steps. Parameters that are just those of now are no way back, so the checkpoint is
     one of a step before they last changed.
+
+    Returns:
+        Whether parameters were taken back.
 
     Raises:
         NotFinite: on every rank, at the limit, when there is no way back any more. Nothing is saved.
@@ -57,7 +60,7 @@ def leave_out(fault: str, run: Run, engine: Engine, keeper: Keeper, report: Repo
     step, limit = progress.step, run.train.skip_limit
     report.say(f"step {step} is left out: its {fault}")
     if progress.row < limit:
-        return
+        return False
     many = "1 step" if limit == 1 else f"{limit} steps in a row"
     changed = None
     if progress.rollbacks < run.train.rollbacks:
@@ -70,3 +73,4 @@ def leave_out(fault: str, run: Run, engine: Engine, keeper: Keeper, report: Repo
     progress.roll_back(changed)
     report.say(f"{many} left out: going on after step {step} with the parameters of step {changed}")
     keeper.save(engine, progress, best=False)
+    return True

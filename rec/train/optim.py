@@ -5,7 +5,7 @@ from collections.abc import Container
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rec.config.tree import Group, Optim
 from rec.errors import ConfigError
@@ -43,6 +43,15 @@ def build_optimizer(model: nn.Module, optim: Optim, apart: Container[str] = ()) 
         eps=optim.eps,
         fused=True,
     )
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+    """Takes a step of a fused AdamW if the norm () is finite; else parameters, moments and counts stay as they are.
+
+    The device decides: nobody waits for the norm. `found_inf` is what torch's own gradient scaler tells an optimizer.
+    """
+    optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def rate_at(step: int, optim: Optim, steps: int) -> float:

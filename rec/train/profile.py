@@ -1,6 +1,6 @@
 """Where the time of a step goes: some steps under torch's profiler, a trace of them, and one page about it.
 
-`train.profile` asks for it. RUN/profile/page.md is for people; RUN/profile/trace.json.gz shows every operation on a
+`--profile` asks for it. RUN/profile/page.md is for people; RUN/profile/trace.json.gz shows every operation on a
 line of time, in ui.perfetto.dev or chrome://tracing.
 """
 
@@ -16,8 +16,11 @@ from rec.files import replace_text
 
 WARM = 3
 """Steps before those that are profiled: the first ones allocate memory and start threads."""
-PARTS = ("waiting for data", "forward", "backward", "exchange of losses", "update", "evaluation", "saving")
-"""Of a step, as the loop names them, in its order."""
+PARTS = (
+    *("waiting for data", "forward", "backward", "exchange of losses", "update", "waiting for numbers"),
+    *("evaluation", "saving"),
+)
+"""Of a step, as the loop names them."""
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "scaled_dot_product", "attention")
 """Words of the operations that multiply matrices."""
 OPERATIONS = 15

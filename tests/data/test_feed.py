@@ -1,17 +1,21 @@
 """The batches of a step, and what every rank must agree on."""
 
+import threading
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from rec.config.tree import Data
 from rec.data.batch import Sequences
 from rec.data.dataset import Dataset
-from rec.data.feed import check_batches
-from rec.data.views import queries
+from rec.data.feed import Feed, check_batches
+from rec.data.views import NextItems, queries
 from rec.errors import ConfigError, DatasetError
 from rec.ranks import Ranks
 from tests.eval.tiny import write
@@ -124,3 +128,48 @@ class TestFeed:
     def test_a_batch_that_cannot_be_shared_out_names_what_can(self, data: Data, world: int, told: str):
         with pytest.raises(ConfigError, match=told):
             check_batches(data, world)
+
+
+class TestForAGpu:
+    def _feed(self, dataset: Dataset, gpu: int | None) -> Feed:
+        data = Data(global_batch=8, micro_batch=4, max_items=6, negatives=3, prefetch=2)
+        return Feed(NextItems(dataset, data, predict_first=False, seed=1), data, seed=1, ranks=Ranks(), gpu=gpu)
+
+    def test_each_tensor_is_pinned_in_the_thread_that_made_it_and_of_the_same_values(
+        self, mixed: Dataset, monkeypatch: pytest.MonkeyPatch
+    ):
+        by_thread: dict[str, list[Tensor]] = {}
+        chosen = []
+
+        def pin(tensor: Tensor) -> Tensor:
+            by_thread.setdefault(threading.current_thread().name.partition("_")[0], []).append(tensor)
+            return tensor.clone()
+
+        monkeypatch.setattr(Tensor, "pin_memory", pin)
+        monkeypatch.setattr(
+            torch.cuda, "set_device", lambda device: chosen.append((threading.current_thread().name, device))
+        )
+        host, gpu = self._feed(mixed, None), self._feed(mixed, 3)
+        with closing(host), closing(gpu):
+            plain, fast = ([feed.step(step) for step in range(3)] for feed in (host, gpu))
+        assert chosen == [("feed_0", 3)]
+        assert by_thread.keys() == {"MainThread", "feed"}  # the first step is not there ahead of use
+        handed = [tensor for step in fast for batch in step.batches for tensor in batch]
+        assert len(by_thread["MainThread"]) == len(handed) / 3
+        assert not {id(tensor) for tensor in handed} & {id(one) for some in by_thread.values() for one in some}
+        assert all(
+            torch.equal(*pair)
+            for one, other in zip(plain, fast, strict=True)
+            for batches in zip(one.batches, other.batches, strict=True)
+            for pair in zip(*batches, strict=True)
+        )
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+    def test_a_gpu_copies_from_there(self, mixed: Dataset):
+        with closing(self._feed(mixed, 0)) as feed:
+            for batch in feed.step(1).batches:
+                assert all(tensor.is_pinned() for tensor in batch if tensor.numel())
+                assert all(
+                    torch.equal(one.cpu(), other)
+                    for one, other in zip(batch.to(torch.device("cuda", 0)), batch, strict=True)
+                )

@@ -39,9 +39,9 @@ def test_two_ranks_train_like_one_and_go_on_bit_for_bit(
 def test_every_strategy_goes_on_from_what_any_other_saved(
     mixed: Dataset, tmp_path: Path, architecture: str, stop_after: Callable[[int], None]
 ):
-    alone = a_random_run(mixed, tmp_path / "alone", architecture)
+    alone = a_random_run(mixed, tmp_path / "alone", architecture, steps=12)  # each takes one step, or two
     assert execute_on(alone, 1) == DONE
-    moving = a_random_run(mixed, tmp_path / "moving", architecture)
+    moving = a_random_run(mixed, tmp_path / "moving", architecture, steps=12)
     stages = [("zero2", 2), ("zero3", 2), ("fsdp2", 4), ("ddp", 2), ("single", 1), ("zero1", 2)]
     for (strategy, world), looks in zip(stages, [1, 1, 1, 1, 1, 100], strict=True):
         stop_after(looks)

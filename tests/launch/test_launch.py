@@ -38,16 +38,19 @@ def test_the_command_is_shown_as_it_could_be_typed_and_its_code_is_given_back(
 ):
     started: list[list[str]] = []
     monkeypatch.setattr(launch, "start", lambda words, folder: started.append(words) or STOPPED)
-    type_in(monkeypatch, config, "name=my run", "--processes", 3, "--strategy", "zero3", "--max-restarts", 2)
+    type_in(
+        monkeypatch, config, "name=my run", "--processes", 3, "--strategy", "zero3", "--max-restarts", 2, "--profile"
+    )
     assert launch.main() == STOPPED
     (shown,) = capsys.readouterr().err.splitlines()
     assert shown == (
         f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=3 --max-restarts=2 "
         "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT --shutdown-timeout=120 "
-        f"-m launch.train {config} 'name=my run' --strategy zero3"
+        f"-m launch.train {config} 'name=my run' --strategy zero3 --profile 10"
     )
     (words,) = started
-    assert words[-6:] == ["-m", "launch.train", str(config), "name=my run", "--strategy", "zero3"]
+    asked = ["--strategy", "zero3", "--profile", "10"]
+    assert words[-8:] == ["-m", "launch.train", str(config), "name=my run", *asked]
 
 
 @pytest.mark.parametrize(

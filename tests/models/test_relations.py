@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rec.data.batch import Queries, Sequences
+from rec.data.batch import Queries, Sequences, scored_cells
 from rec.data.dataset import Dataset
 from rec.graph.graph import Graph
 from rec.models.relations import Paper, rarest, tensors, tokens_of
@@ -38,6 +38,7 @@ def training(user: int, row: Row[int]) -> Sequences:
     return Sequences(
         torch.tensor([user]), items[:, :-1], 0 * items[:, :-1], items[:, 1:], nothing,
         torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0), nothing, torch.tensor([user]), nothing[0],
+        scored_cells(nothing, items[:, 1:]),
     )  # fmt: skip
 
 

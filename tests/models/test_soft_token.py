@@ -157,6 +157,7 @@ def test_the_user_token_alone_predicts_the_first_item(mixed: Dataset):
     batch = base.take([0])._replace(
         user_B=torch.tensor([2]), items_BT=torch.tensor([[1, 2]]), targets_BT=torch.tensor([[0, 0]]),
         first_B=torch.tensor([1]), negatives_BK=torch.tensor([[5, 6]]), log_q_BK=torch.zeros(1, 2),
+        scored_N=torch.tensor([0]),
     )  # fmt: skip
     model(batch).total.backward()
     assert model.tables.user.weight.grad[1].abs().sum() > 0

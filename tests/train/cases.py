@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rec.config.tree import Backbone, Data, Eval, LossWeights, Run, SoftToken, Train
-from rec.data.batch import Sequences
+from rec.data.batch import Sequences, scored_cells
 from rec.models import build
 from rec.ranks import Ranks
 from rec.train import strategies
@@ -61,17 +61,19 @@ class Case:
             return torch.randint(1, min(self.users, self.items), shape, generator=generator)
 
         n, t, k = self.windows, self.length, self.negatives
+        targets_BT = rows(n, t)
         return Sequences(
             user_B=rows(n),
             items_BT=rows(n, t),
             times_BT=rows(n, t),
-            targets_BT=rows(n, t),
+            targets_BT=targets_BT,
             first_B=rows(n) * 0,
             negatives_BK=rows(n, k),
             log_q_BK=torch.zeros(n, k),
             key_B=rows(n),
             step_users_S=rows(n),
             step_key=rows(1)[0],
+            scored_N=scored_cells(torch.zeros(n, dtype=torch.int64), targets_BT),
         )
 
 

@@ -66,29 +66,30 @@ class PulledPlug(BaseException):
 
 
 class Clock:
-    """The step that the loop is in, counted from 0."""
+    """The step whose passes the loop is in, counted from 0."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.step = -1
-        original = loop.rate_at
+        original = loop.passes
 
-        def rate_at(step: int, *arguments: Any) -> float:
+        def passes(engine: Any, feed: Any, step: int, *arguments: Any) -> Any:
             self.step = step
-            return original(step, *arguments)
+            return original(engine, feed, step, *arguments)
 
-        patch.setattr(loop, "rate_at", rate_at)
+        patch.setattr(loop, "passes", passes)
 
 
 def pull_the_plug_in_step(patch: pytest.MonkeyPatch, step: int) -> None:
     """Ends the process's run in the middle of a step, counted from 0, after its backward pass."""
-    clock, original = Clock(patch), loop.over_ranks
+    original = loop.passes
 
-    def die(*arguments: Any) -> Any:
-        if clock.step == step:
+    def passes(engine: Any, feed: Any, begun: int, *arguments: Any) -> Any:
+        passed = original(engine, feed, begun, *arguments)
+        if begun == step:
             raise PulledPlug
-        return original(*arguments)
+        return passed
 
-    patch.setattr(loop, "over_ranks", die)
+    patch.setattr(loop, "passes", passes)
 
 
 def spoil(patch: pytest.MonkeyPatch, steps: set[int], *, user: int | None = None) -> None:

@@ -1,16 +1,20 @@
 """The page that says where the time of a step goes."""
 
-import dataclasses
 import gzip
 import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from launch.command import DONE, WRONG_INPUT
+from launch.train import arguments, execute
 from rec.config.tree import Run
 from rec.data.dataset import Dataset
 from rec.train.profile import PARTS, WARM, page
-from tests.train.runs import lines, make_run, start
+from tests.train.runs import lines, make_run
 
 
 def event(key: str, total: float, own: float, count: int = 1) -> SimpleNamespace:
@@ -39,8 +43,7 @@ def test_the_page_divides_a_step_into_its_parts_and_its_operations():
 
 def test_a_profiled_run_has_a_page_and_a_trace_and_the_curve_of_any_other(whole: Run, mixed: Dataset, tmp_path: Path):
     run = make_run(mixed, tmp_path)
-    run = dataclasses.replace(run, train=dataclasses.replace(run.train, profile=4))
-    start(run)
+    assert execute(run, profile=4) == DONE
     text = (run.folder / "profile/page.md").read_text()
     assert text.startswith(f"# Steps {WARM + 1} to {WARM + 4}:")
     shares = {
@@ -57,3 +60,24 @@ def test_a_profiled_run_has_a_page_and_a_trace_and_the_curve_of_any_other(whole:
 
 def test_nothing_is_profiled_unless_asked(whole: Run):
     assert not (whole.folder / "profile").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"), [((), 0), (("--profile",), 10), (("--profile", "3"), 3), (("--profile=3", "seed=1"), 3)]
+)
+def test_it_is_asked_for_where_a_run_is_started(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], steps: int):
+    monkeypatch.setattr(sys, "argv", ["kindling train", "run.yaml", *words])
+    assert arguments().profile == steps
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "2.5", "seed=1"])
+def test_what_is_no_number_of_steps_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+):
+    monkeypatch.setattr(sys, "argv", ["kindling train", "run.yaml", f"--profile={word}"])
+    with pytest.raises(SystemExit) as ended:
+        arguments()
+    assert ended.value.code == WRONG_INPUT
+    assert f"argument --profile: {word} is no number of steps; give 1 or more, or put --profile last" in (
+        " ".join(capsys.readouterr().err.split())
+    )

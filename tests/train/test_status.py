@@ -38,7 +38,7 @@ def test_a_run_says_at_each_moment_how_much_of_it_is_saved(
         seen.append(told(run))
         original[0](self, *arguments)
 
-    def update(self: Plain, limit: float) -> float:
+    def update(self: Plain, limit: float) -> Any:
         seen.append(told(run))
         step = seen[-1][1]  # a save goes on beside training, and is told of when it is there
         assert not step or damage(run.folder / f"checkpoints/step-{step:08d}") is None

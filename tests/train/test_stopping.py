@@ -85,9 +85,10 @@ def test_a_signal_in_any_phase_stops_all_ranks_and_the_run_goes_on_as_if_nothing
         assert saved_steps(run)[-1:] == [content["step"]][: content["step"]]
         steps.append(content["step"])
     # saved at the next boundary: of a step, or of an evaluation, which is then repeated from its begin; before the
-    # first step there is nothing to save
-    each = {"loading": [0, 0, 0], "the first step": [1, 2, 3], "training": [2, 4, 6], "evaluation": [3, 3, 3]}
-    assert steps == each.get(phase, [3, 4, 7])
+    # first step there is nothing to save. When a step is known of, the next has begun, and is finished, unless the
+    # parameters were looked at: they are saved every 2 steps, and evaluated every 3
+    each = {"loading": [0, 0, 0], "the first step": [2, 3, 4], "training": [2, 4, 6], "evaluation": [3, 3, 3]}
+    assert steps == each.get(phase, [3, 4, 8])
     assert start(run, world) == DONE
     assert measured(run) == undisturbed(world)
 
@@ -142,7 +143,7 @@ class TestStopFile:
         with monkeypatch.context() as patch:
             befall(patch, "update", lambda: (run.folder / "STOP").touch())
             assert start(run) == STOPPED
-        assert newest(run) == "step-00000002"  # the file was there when the second step looked
+        assert newest(run) == "step-00000003"  # the file was there when the second step looked, and the third begun
         age(run.folder / "STOP")
         assert start(run) == DONE
         assert not (run.folder / "STOP").exists()

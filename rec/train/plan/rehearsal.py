@@ -202,6 +202,7 @@ def _batch(run: Run, windows: int, items: int) -> Sequences:
         key_B=whole(windows),
         step_users_S=whole(run.data.global_batch),
         step_key=whole(),
+        scored_N=whole(windows * (items + run.model.predict_first)),
     )
 
 

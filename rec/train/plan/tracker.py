@@ -34,8 +34,7 @@ class Tracker(TorchDispatchMode):
 
     Args:
         model: whose parameters and buffers are not counted.
-        targets: for tensors without data: the scored positions, which `nonzero` would find. A question about data is
-            answered with yes: Transformers asks whether a sequence is one, and not several packed into one.
+        targets: for tensors without data: the scored positions, which `nonzero` would find.
     """
 
     def __init__(self, model: nn.Module, targets: int | None = None) -> None:
@@ -69,8 +68,6 @@ class Tracker(TorchDispatchMode):
         result: Any
         if self.targets is not None and operation is torch.ops.aten.nonzero.default:
             result = torch.empty(self.targets, args[0].ndim, dtype=torch.int64)
-        elif self.targets is not None and operation is torch.ops.aten._local_scalar_dense.default:
-            result = True
         else:
             result = operation(*args, **kwargs)
         for tensor in tree_leaves(result):

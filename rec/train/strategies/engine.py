@@ -1,6 +1,5 @@
 """What the loop sees of a strategy, and the two simplest: one process, and DDP."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,7 @@ from rec.errors import ConfigError
 from rec.models.base import Recommender
 from rec.nn.shards import Shard
 from rec.ranks import Ranks, device_of, share
-from rec.train.optim import build_optimizer
+from rec.train.optim import build_optimizer, step_if_finite
 from rec.train.pieces import Parts, Piece
 from rec.train.strategies.shards import clip, rows_of_shard
 
@@ -38,6 +37,8 @@ class Engine(ABC):
     """What is called, in training and in evaluation."""
     optimizer: torch.optim.Optimizer
     """Its groups carry the rates."""
+    goes_ahead = True
+    """Whether the passes of a step may be queued before it is known what the step before has come to."""
 
     def __init__(self, ranks: Ranks, precision: Precision) -> None:
         """Finds this rank's device.
@@ -47,7 +48,7 @@ class Engine(ABC):
         """
         self.ranks, self.precision, self.device = ranks, precision, device_of(ranks)
         if self.device.type == "cpu" and precision == "fp16":
-            raise ConfigError("train.precision=fp16 needs a GPU; choose fp32 (or bf16, slow on most CPUs)")
+            raise ConfigError("train.precision=fp16 needs a GPU; choose fp32, or bf16 where the processor has it")
 
     def prepare(self, model: Recommender, optim: Optim) -> None:
         """Places the model and makes its optimizer."""
@@ -69,22 +70,22 @@ class Engine(ABC):
         """Adds the gradients of this rank's share of the step's loss; over ranks the shares are summed."""
 
     @abstractmethod
-    def update(self, limit: float) -> float:
+    def update(self, limit: float) -> Tensor:
         """Scales the gradients down to the norm `limit` (0: no limit) and takes a step.
 
-        A step whose gradients are not finite is left out. The gradients are gone afterwards.
+        A step whose gradients are not finite is left out: the device sees to it. The gradients are gone afterwards.
 
         Returns:
-            The norm before scaling, of the gradients of all ranks; the same on every rank.
+            The norm () before scaling, of the gradients of all ranks, on the device; the same on every rank.
         """
 
     @property
-    def overflows(self) -> bool:
-        """Whether a finite loss may have gradients that are not: fp16's scale is still looked for, and was too large.
+    def overflows(self) -> Tensor:
+        """() 1 if a finite loss may have gradients that are not: fp16's scale is still looked for, and was too large.
 
         Such a step is left out, and nobody's fault: it happens at the start, and whenever a larger scale is tried.
         """
-        return False
+        return torch.zeros((), device=self.device)
 
     @abstractmethod
     def pieces(self) -> Iterator[Piece]:
@@ -142,21 +143,20 @@ class Plain(Engine):
         share = share * self.ranks.world  # DDP averages
         (self.scale.scale(share) if self.scale else share).backward()
 
-    def update(self, limit: float) -> float:
+    def update(self, limit: float) -> Tensor:
         if self.scale:
             self.scale.unscale_(self.optimizer)
-        norm = clip(self.bare, self.shards, limit, self.ranks).item()
+        norm = clip(self.bare, self.shards, limit, self.ranks)
+        step_if_finite(self.optimizer, norm)
         if self.scale:
-            self.scale.step(self.optimizer)  # leaves out a step that is not finite, and lowers the scale
-            self.scale.update()
-        elif math.isfinite(norm):
-            self.optimizer.step()
+            self.scale.update()  # lowers the scale where gradients were not finite
         self.optimizer.zero_grad()
         return norm
 
     @property
-    def overflows(self) -> bool:
-        return self.scale is not None and self.scale.get_scale() >= LEAST_SCALE
+    def overflows(self) -> Tensor:
+        one = torch.ones((), device=self.device)
+        return super().overflows if self.scale is None else (self.scale.scale(one) >= LEAST_SCALE).float()
 
     def pieces(self) -> Iterator[Piece]:
         for key, tensor in self.bare.state_dict().items():

@@ -14,7 +14,7 @@ from rec.config.tree import Optim
 from rec.errors import ConfigError
 from rec.nn.backbone import blocks
 from rec.ranks import Ranks
-from rec.train.optim import build_optimizer
+from rec.train.optim import build_optimizer, step_if_finite
 from rec.train.pieces import Piece
 from rec.train.strategies.engine import Engine, Precision, prime, replicated, trained
 from rec.train.strategies.shards import clip, rows_of_shard
@@ -61,11 +61,10 @@ class Fsdp(Engine):
     def backward(self, share: Tensor) -> None:
         (share * self.ranks.world).backward()  # FSDP2 averages
 
-    def update(self, limit: float) -> float:
+    def update(self, limit: float) -> Tensor:
         norm = clip(self.bare, self.shards, limit, self.ranks)
-        total = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-        if math.isfinite(total):
-            self.optimizer.step()
+        total = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        step_if_finite(self.optimizer, total)
         self.optimizer.zero_grad()
         return total
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import deepspeed
+import torch
 from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 from torch import Tensor
 
@@ -35,6 +36,9 @@ class Zero(Engine):
     Stages 1 and 2 keep all parameters on every rank; of their fp32 masters and moments, one long vector for each group
     of parameters, a rank has a stretch. Stage 3 cuts every flattened parameter into equal parts.
     """
+
+    goes_ahead = False
+    """DeepSpeed waits for the norm in its own step, and has no way to throw away gradients that it has gathered."""
 
     def __init__(self, ranks: Ranks, precision: Precision, settings: Mapping[str, Any]) -> None:
         """`settings` is DeepSpeed's own configuration, with every number of the run in its place.
@@ -79,9 +83,9 @@ class Zero(Engine):
     def backward(self, share: Tensor) -> None:
         self.engine.backward(share * self.ranks.world)  # ZeRO averages
 
-    def update(self, limit: float) -> float:
+    def update(self, limit: float) -> Tensor:
         self.engine.step()  # clips to the limit in its settings; leaves out a step that is not finite, with norm inf
-        return float(self.engine.get_global_grad_norm())
+        return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
 
     def pieces(self) -> Iterator[Piece]:
         for name, tensor in self.bare.state_dict(keep_vars=True).items():
