@@ -47,7 +47,7 @@ def main() -> int:
     from rec.models.baselines import BASELINES
 
     ranks = world.from_environment()
-    opened = saved.load(asked.run, asked.changes, ranks if ranks.world > 1 else None)
+    opened = saved.load(asked.run, asked.changes, ranks)
     run = opened.run
     world.join(ranks, run.train.hang_after)
     device = world.device_of(ranks)

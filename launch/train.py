@@ -207,15 +207,8 @@ def made(run: "Run", dataset: "Dataset", ranks: "Ranks", *, fresh: bool) -> "Rec
     from rec.train import random
 
     random.seed(run.seed)
-    weights = fresh and run.init_from is None
-    model = build(
-        run.model,
-        users=dataset.users,
-        items=dataset.items,
-        graph=graph_of(run, dataset),
-        weights=weights,
-        exchange=ranks if ranks.world > 1 else None,
-    )
+    weights, graph = fresh and run.init_from is None, graph_of(run, dataset)
+    model = build(run.model, users=dataset.users, items=dataset.items, graph=graph, weights=weights, exchange=ranks)
     model.require_room(run.data.max_items)
     if fresh and run.init_from is not None:
         start_from(run.init_from, model, dataset)

@@ -41,12 +41,13 @@ def build(
         saved: folder of a saved model of this configuration, whose weights will be loaded right after; without one
             the model starts afresh, with pretrained backbone weights where the configuration asks for them.
         weights: false leaves those out, too, since a checkpoint follows.
-        exchange: with other ranks, each of which has some rows of the tables if `config.shard_tables`; None has all.
+        exchange: with other ranks, where each has some rows of the tables if `config.shard_tables`; None has all.
 
     Raises:
         ConfigError: if a pattern of `model.freeze` fits no parameter, or none is left to train.
     """
     assert graph is not None or not config.needs_graph
+    exchange = exchange if exchange is not None and exchange.world > 1 else None
     model: Recommender
     match config:
         case GraphLlmConfig():

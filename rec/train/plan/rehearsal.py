@@ -110,9 +110,8 @@ class Stage:
 
     def __init__(self, run: Run, users: int, items: int, graph: Graph | None = None, ranks: int = 1) -> None:
         self.run, self.others = run, _Others(ranks)
-        exchange = self.others if ranks > 1 else None
         with torch.device("meta"):
-            self.model = build(run.model, users=users, items=items, graph=graph, weights=False, exchange=exchange)
+            self.model = build(run.model, users=users, items=items, graph=graph, weights=False, exchange=self.others)
         self.model.products = HALVES.get(run.train.precision)
         self.model.require_room(run.data.max_items)
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
