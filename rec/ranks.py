@@ -58,9 +58,9 @@ class Ranks:
         """The rows of all ranks, which may have different numbers of them, in rank order, and where this rank's are."""
         if self.world == 1:
             return own, slice(0, len(own))
-        told = torch.empty(self.world, dtype=torch.int64, device=own.device)
-        dist.all_gather_into_tensor(told, told.new_tensor([len(own)]), group=self.group)
-        counts = told.tolist()
+        told = [torch.empty(1, dtype=torch.int64, device=own.device) for _ in range(self.world)]
+        dist.all_gather(told, told[0].new_tensor([len(own)]), group=self.group)
+        counts = torch.cat(told).tolist()
         if not max(counts):
             return own, slice(0, 0)
         padded = own.new_zeros(max(counts), *own.shape[1:])
