@@ -139,7 +139,7 @@ class Report:
                 tracker.log(finite, step=step)
         except OSError as error:
             if self._error is None:
-                self.say(f"cannot write measurements: {error.strerror or error}; stopping after this step")
+                self.say(f"cannot write measurements: {error.strerror or error}; stopping")
             self._error = error
 
 

@@ -122,7 +122,9 @@ class Stop:
         _end_without_python(self.grace + LAST_WORDS)  # before anything that may hang
         if self._status is None or self._status.first:
             how = f"by force at a second signal, or in {self.grace:g} seconds"
-            when = "after this step" if self._stepping else "before the first step, so that nothing is begun"
+            when = (
+                "after this step or the next" if self._stepping else "before the first step, so that nothing is begun"
+            )
             print(f"{name}: stopping {when}; {how}", file=sys.stderr, flush=True)
 
     def _force(self, why: str) -> NoReturn:

@@ -148,6 +148,7 @@ def test_measurements_that_cannot_be_written_end_the_run_with_all_of_it_saved(
         return f"{caught.type.__name__} {vars(caught.value)['told']}"
 
     assert run_ranks(act, 2) == ["OSError False", "OSError True"]
-    assert newest(run) == "step-00000005"  # three lines are of training and one of an evaluation: asked in step 4
-    assert (status(run)["state"], status(run)["step"], status(run)["code"]) == ("failed", 5, WRONG_INPUT)
+    # three lines are of training and one of an evaluation; step 5 has begun when that of step 4 fails, and asks
+    assert newest(run) == "step-00000006"
+    assert (status(run)["state"], status(run)["step"], status(run)["code"]) == ("failed", 6, WRONG_INPUT)
     assert capfd.readouterr().err.count("cannot write measurements: No space left on device; stopping") == 1

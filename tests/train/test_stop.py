@@ -84,7 +84,7 @@ def test_one_request_that_arrives_many_times_is_one(tmp_path: Path, quick: None)
 
     assert ends(act, tmp_path / "said") == UNTOUCHED
     assert (tmp_path / "said").read_text().count(
-        ": stopping after this step; by force at a second signal, or in 60 seconds\n"
+        ": stopping after this step or the next; by force at a second signal, or in 60 seconds\n"
     ) == 1
 
 
