@@ -108,6 +108,7 @@ def test_a_stop_changes_no_bit(mixed: Dataset, tmp_path: Path, strategy: str, st
 def test_a_run_goes_on_with_any_number_of_ranks_and_with_whole_tables_and_back(
     mixed: Dataset, tmp_path: Path, stop_after: Callable[[int], None]
 ):
+    pytest.importorskip("deepspeed.runtime.zero.muon.muon_optimizer", reason="install kindling[deepspeed]")
     alone = a_run_with(LOSSES["exact"], mixed, tmp_path / "alone")
     assert execute_on(alone, 1) == DONE
     moving = a_run_with(LOSSES["exact"], mixed, tmp_path / "moving")
