@@ -5,14 +5,17 @@ import errno
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rec.errors import UserError
 
-DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
-"""Exit codes: done; a defect; the user's input is wrong; stopped by a signal with a checkpoint saved."""
+DONE, FAILED, WRONG_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: done; a defect; the user's input is wrong; stopped by a signal with a checkpoint saved; by Ctrl-C,
+where nothing can be gone on with."""
 
 
-PLACES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+PLACES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, *FULL}
 """What the system says of a path that cannot be used: the user's to mend, not a defect."""
 
 
@@ -42,7 +45,7 @@ def code_of(error: BaseException) -> int:
 
 
 def command(main: Callable[[], int]) -> Callable[[], int]:
-    """A verb's `main`, with user errors shown as one sentence and exit code 2."""
+    """A verb's `main`, with user errors shown as one sentence and exit code 2; Ctrl-C is no defect either."""
 
     @functools.wraps(main)
     def run() -> int:
@@ -55,9 +58,18 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
                 return WRONG_INPUT
             say = str(error)
             if isinstance(error, OSError):
-                where = error.filename or "the disk"
-                say = f"cannot use {where}: {error.strerror}; choose another place, or make room there"
-        print(f"{sys.argv[0].split('/')[-1]}: {say}", file=sys.stderr)
+                remedy = "choose another place, or make room there" if error.errno in FULL else "choose another place"
+                say = f"cannot use {error.filename or 'the disk'}: {error.strerror}; {remedy}"
+        except KeyboardInterrupt:
+            print(f"{name()}: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        print(f"{name()}: {say}", file=sys.stderr)
         return WRONG_INPUT
 
     return run
+
+
+def name() -> str:
+    """What was typed, `kindling VERB`; also where a launcher started the module."""
+    typed = Path(sys.argv[0])
+    return f"kindling {typed.stem}" if typed.suffix == ".py" else typed.name

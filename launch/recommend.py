@@ -77,6 +77,7 @@ def opened(given: argparse.Namespace, ranks: "Ranks") -> "tuple[TrainedModel, Se
     from rec import ranks as world
     from rec.data.people import Known, read_histories, read_users
     from rec.data.recommendations import require_format
+    from rec.errors import ConfigError
     from rec.models import saved
     from rec.recommend import TrainedModel, require_positive
 
@@ -86,6 +87,8 @@ def opened(given: argparse.Namespace, ranks: "Ranks") -> "tuple[TrainedModel, Se
     listed = read_users(given.users) if given.users is not None else None
     people: Sequence[Person] | None = read_histories(given.history) if given.history is not None else None
     model = TrainedModel(saved.load(given.run), world.device_of(ranks))
+    if given.k > len(model.item_rows):
+        raise ConfigError(f"--k is {given.k}; the model knows {len(model.item_rows):,} items, ask for so many at most")
     if people is None:
         people = Known(given.dataset or model.saved.run.dataset, listed)
     return model, people

@@ -219,5 +219,7 @@ def require_same(saved: Mapping[str, Any], current: Mapping[str, Any], folder: P
 
 def _shown(key: str, identity: Mapping[str, Any]) -> str:
     """A value, of a fingerprint as much as other sentences show of it."""
-    value = identity.get(key)
+    if key not in identity:
+        return "not set"
+    value = identity[key]
     return value[:12] if key.endswith("fingerprint") and isinstance(value, str) else repr(value)

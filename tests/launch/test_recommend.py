@@ -196,6 +196,7 @@ def test_an_error_in_the_midst_ends_all_ranks_and_leaves_no_file(
         (("nowhere", "--all", "--out", "a.csv"), "nowhere holds no trained model"),
         (("--all", "--k", 0), "k is 0; ask for at least one item"),
         (("--users", "users"), "1 of 2 users are not in"),
+        (("--all", "--k", 10_000), "items, ask for so many at most"),
     ],
 )
 def test_what_cannot_be_is_told_once_whatever_the_ranks(
