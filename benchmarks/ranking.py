@@ -37,7 +37,7 @@ def main() -> None:
 
     def listed() -> None:
         for rows in blocks:
-            best(Product(user_UD[rows], item_CD), seen_US[rows], K)
+            best(Product(user_UD[rows], item_CD), seen_US[rows], K, str)
         finish(device)
 
     def ranked() -> None:

@@ -178,8 +178,8 @@ def work(run: "Run", dataset: "Dataset", engine: "Engine", stop: "Stop", status:
             )
             with profiling(run.folder / "profile", profile, progress.step, first=ranks.first) as profiler:
                 finished = train(run, engine, feed, validate, keeper, report, stop, progress, profiler)
-            if profiler is not None and profiler.written:
-                report.say(f"where the time of a step went: {run.folder / 'profile' / 'page.md'}")
+            if profiler is not None:
+                report.say(profiler.said)
             ranks.first_only(report.require_written)
     best = "not evaluated"
     if progress.best is not None:

@@ -94,6 +94,7 @@ class TrainedModel:
 
         Raises:
             ConfigError: if k is not positive, or there are not as many users, or times, as histories, or items.
+            FloatingPointError: if a score is not finite.
         """
         require_positive(k)
         if users is not None and len(users) != len(histories):
@@ -160,7 +161,11 @@ class TrainedModel:
         queries = batch(users, rows, self.saved.run.data.max_items, times).to(self.device)
         seen = batch(users, rows if filter_seen else [row[:0] for row in rows], max([1, *map(len, rows)]))
         seen_BS = seen.history_BT.to(self.device)
-        items_BK, values_BK = ask(self.model, queries, lambda scores: best(scores, seen_BS, k))
+
+        def name(row: int) -> str:
+            return self.saved.user_ids[users[row]] or "-"
+
+        items_BK, values_BK = ask(self.model, queries, lambda scores: best(scores, seen_BS, k, name))
         return items_BK.int().cpu().numpy(), values_BK.cpu().numpy()
 
     def named(self, items_BK: IntArray, scores_BK: FloatArray) -> list[list[Recommended]]:

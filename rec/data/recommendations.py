@@ -1,7 +1,10 @@
 """Files of what was recommended, written a block of rows at a time and there when all of them are."""
 
 import csv
+import errno
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
@@ -46,6 +49,8 @@ class Recommendations:
         self.file, self.beside = file, file.with_name(file.name + ".tmp")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():  # else it is told when all is written
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._begin()
         except OSError as error:
             raise self._refused(error) from None
@@ -100,7 +105,8 @@ class Recommendations:
         (self.parquet if self.file.suffix == ".parquet" else self.out).close()
 
     def _refused(self, error: OSError) -> DatasetError:
-        self.beside.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be no such folder
+            self.beside.unlink()
         return DatasetError(f"cannot write {self.file}: {error.strerror or error}; choose another place")
 
 

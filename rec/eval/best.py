@@ -69,7 +69,7 @@ def above(scores: Tensor, edge_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     over = -scores.shape[1] % STRETCH
     padded = F.pad(scores, (0, over), value=NOWHERE) if over else scores
     in_row = padded.shape[1] // STRETCH
-    stretches = padded.view(-1, STRETCH)
+    stretches = padded.reshape(-1, STRETCH)
     high = stretches.amax(1).view(-1, in_row) > edge_B[:, None]
     stretch_H = torch.nonzero(high.view(-1)).squeeze(1)
     query_H = stretch_H.div(in_row, rounding_mode="floor")

@@ -86,10 +86,14 @@ def read(scores: Scores, pool: Pool, k: int = 0) -> Reading:
     return reading
 
 
-def best(scores: Scores, seen_BS: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(B, K) int64 the K best candidates by (score, lower row first), 0 where a query has fewer; and their scores."""
+def best(scores: Scores, seen_BS: Tensor, k: int, name: Callable[[int], str]) -> tuple[Tensor, Tensor]:
+    """(B, K) int64 the K best candidates by (score, lower row first), 0 where a query has fewer; and their scores.
+
+    Raises FloatingPointError with the first user whose scores are not finite, by `name` of the row.
+    """
     none_BM = seen_BS[:, :0]
     found = read(scores, Pool(none_BM, none_BM.bool(), seen_BS), k)
+    found.require_finite(scores.shape[1] - 1, name)
     return found.items_BK, found.scores_BK
 
 

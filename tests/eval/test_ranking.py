@@ -27,7 +27,7 @@ def ranks(scores: torch.Tensor, asked: Pool) -> torch.Tensor:
 
 
 def best(scores: torch.Tensor, seen: torch.Tensor, k: int) -> torch.Tensor:
-    return ranking.best(Table(scores), seen, k)[0]
+    return ranking.best(Table(scores), seen, k, "row {}".format)[0]
 
 
 def require_finite(scores: torch.Tensor) -> None:
@@ -114,6 +114,15 @@ def test_scores_that_are_not_finite_name_the_user(value: float) -> None:
     scores[1, 2:4] = value
     with pytest.raises(FloatingPointError, match="2 of the 5 scores of user 'row 1' are not finite"):
         require_finite(scores)
+    with pytest.raises(FloatingPointError, match="2 of the 5 scores of user 'row 1' are not finite"):
+        best(scores, pad([[], [], []]), 2)  # or NaN would leave the user's list empty, and nobody would know why
+
+
+@pytest.mark.parametrize("items", [32, 33, 64, 65])
+def test_scores_may_lie_in_memory_item_by_item(items: int) -> None:
+    scores = torch.randn(items, 3, generator=torch.Generator().manual_seed(items)).t()
+    seen = pad([[1], [2, 3], []])
+    assert best(scores, seen, 4).tolist() == best(scores.contiguous(), seen, 4).tolist()
 
 
 def test_large_finite_scores_pass_though_their_sum_is_infinite() -> None:
@@ -174,7 +183,7 @@ def test_a_product_is_read_as_the_table_it_stands_for(case: tuple, k: int) -> No
     asked = pool(targets, seen)
     found, expected = read(product, asked, k), read(Table(table), asked, k)
     assert all(map(torch.equal, found, expected))
-    assert torch.equal(ranking.best(product, asked.seen_BS, k)[0], expected.items_BK)
+    assert torch.equal(ranking.best(product, asked.seen_BS, k, str)[0], expected.items_BK)
     assert torch.equal(product.dense(), table)
     assert torch.equal(product.at(asked.targets_BM), table.gather(1, asked.targets_BM))
     sampled = asked._replace(negatives_BN=torch.zeros(len(table), 0, dtype=torch.int64))
@@ -194,7 +203,7 @@ def test_lists_of_a_large_catalogue_are_those_of_a_stable_sort() -> None:
     table = torch.randint(0, 5000, (20, 30_001), generator=generator).float()  # equal scores at every place
     table[3], table[4] = 1, torch.arange(30_001)  # all alike, and ever better ones
     seen = torch.randint(0, 30_001, (20, 50), generator=generator)
-    items, values = ranking.best(Blocks(table), seen, 100)
+    items, values = ranking.best(Blocks(table), seen, 100, str)
     expected = table.clone()
     expected[:, 0] = -1
     expected.scatter_(1, seen, -1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import rec.recommend
 from launch import recommend
@@ -172,6 +173,24 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, suffix: str):
     if suffix == ".parquet":
         assert [tuple(row.values()) for row in pq.read_table(file).to_pylist()] == [tuple(row) for row in ROWS]
     assert file.read_bytes() != b"of before"
+
+
+def test_a_model_that_is_not_finite_is_an_error_and_no_empty_list(model: TrainedModel):
+    with torch.no_grad():
+        model.model.tables.item.weight[5] = torch.nan
+    with pytest.raises(FloatingPointError, match="scores of user '-' are not finite"):
+        model.recommend([["i1"]])
+    with pytest.raises(FloatingPointError, match="scores of user 'u1' are not finite"):
+        model.recommend([["i1"]], users=["u1"])
+
+
+@pytest.mark.parametrize(("name", "said"), [("folder.csv", "Is a directory"), ("file/a.csv", "Not a directory|exists")])
+def test_a_place_that_no_file_can_have_is_told_at_the_start(tmp_path: Path, name: str, said: str):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=rf"cannot write .*{name}: .*({said})"):
+        Recommendations(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.csv", "file"}
 
 
 def test_an_error_in_the_midst_ends_all_ranks_and_leaves_no_file(

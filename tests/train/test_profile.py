@@ -8,19 +8,27 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from torch.autograd import DeviceType
 
 from launch.command import DONE, WRONG_INPUT
 from launch.train import arguments, execute
-from rec.config.tree import Run
+from rec.config.tree import Eval, Run
 from rec.data.dataset import Dataset
-from rec.train.profile import PARTS, WARM, page
-from tests.train.runs import lines, make_run
+from rec.train.profile import PARTS, WARM, Profiler, page
+from tests.train.runs import lines, make_run, train
 
 
-def event(key: str, total: float, own: float, count: int = 1) -> SimpleNamespace:
+def event(
+    key: str, total: float, own: float, count: int = 1, kernels: float = 0.0, where: DeviceType = DeviceType.CPU
+) -> SimpleNamespace:
     """As of `key_averages`, in microseconds."""
     return SimpleNamespace(
-        key=key, count=count, cpu_time_total=total, self_cpu_time_total=own, self_device_time_total=0.0
+        key=key,
+        count=count,
+        cpu_time_total=total,
+        self_cpu_time_total=own,
+        self_device_time_total=kernels,
+        device_type=where,
     )
 
 
@@ -56,6 +64,46 @@ def test_a_profiled_run_has_a_page_and_a_trace_and_the_curve_of_any_other(whole:
         assert {one.get("name") for one in json.load(file)["traceEvents"]} >= {"kindling: forward", "aten::mm"}
     losses = [[line["train/loss"] for line in lines(one) if "train/loss" in line] for one in (run, whole)]
     assert losses[0] == losses[1]
+
+
+def test_what_a_gpu_has_of_the_same_names_is_not_counted_again(tmp_path: Path):
+    """The profiler lists our words and each kernel a second time, as they lay on the device."""
+    events = [
+        event("ProfilerStep*", 20_000, 500, 2),
+        event("kindling: forward", 6_000, 100, 4),
+        event("kindling: update", 2_000, 100, 2),
+        event("aten::mm", 9_000, 900, 20, kernels=9_000),
+        event("aten::mul", 3_000, 300, 8, kernels=3_000),
+        event("ProfilerStep*", 0, 0, 2, kernels=19_000, where=DeviceType.CUDA),
+        event("kindling: forward", 0, 0, 4, kernels=5_000, where=DeviceType.CUDA),
+        event("kindling: update", 0, 0, 2, kernels=5_000, where=DeviceType.CUDA),
+        event("sm90_xmma_kernel", 0, 0, 20, kernels=9_000, where=DeviceType.CUDA),
+    ]
+    profiler = Profiler(tmp_path, 2, 0)
+    profiler._write(SimpleNamespace(key_averages=lambda: events, export_chrome_trace=lambda _: None))
+    text = (tmp_path / "page.md").read_text()
+    assert text.startswith(f"# Steps {WARM + 1} to {WARM + 2}:")
+    assert "10.0 ms a step" in text
+    assert "| forward | 3.0 | 30.0% | 2 |" in text
+    assert "are 75% of the 6.0 ms that operations take on the GPU" in text
+    assert "xmma" not in text
+
+
+@pytest.mark.parametrize("steps", [WARM - 1, WARM, WARM + 1, WARM + 3])
+def test_a_run_that_ends_before_it_is_profiled_counts_the_steps_there_were(
+    mixed: Dataset, tmp_path: Path, steps: int, capsys: pytest.CaptureFixture[str]
+):
+    run = make_run(mixed, tmp_path, train=train(steps=steps), eval=Eval())
+    assert execute(run, profile=10) == DONE
+    said = capsys.readouterr().err
+    if steps <= WARM:
+        assert not (run.folder / "profile").exists()
+        assert f"not profiled: there were no steps after the first {WARM}" in said
+        return
+    text = (run.folder / "profile/page.md").read_text()
+    assert text.startswith(f"# Steps {WARM + 1} to {steps}:")
+    assert re.search(r"^\| update \| .* \| 1 \|$", text, re.MULTILINE)
+    assert f"{run.folder}/profile/page.md" in said
 
 
 def test_nothing_is_profiled_unless_asked(whole: Run):

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from launch.command import DONE
+from launch.command import DONE, STOPPED
 from rec.config.tree import Eval, Model, Optim, Sasrec
 from rec.data.dataset import Dataset
 from rec.data.feed import Feed
 from rec.train import loop
 from rec.train.keeper import Keeper
 from rec.train.numbers import Pending
+from rec.train.stop import stop_file
 from rec.train.strategies.engine import Plain
 from tests.small import EVERYTHING, soft_token
-from tests.train.runs import lines, make_run, spoil, start, train
+from tests.train.runs import lines, make_run, newest, spoil, start, train
 
 Patch = pytest.MonkeyPatch
 ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "repeat_interleave"}
@@ -128,6 +129,20 @@ def test_the_numbers_of_a_step_are_read_when_the_passes_of_the_next_are_queued(
         *("passes 4", "read", "passes 5", "passes 6", "read", "read"),
         *("passes 7", "passes 8", "read", "read", "passes 9", "read"),
     ]
+
+
+def test_a_stop_finishes_the_step_that_has_begun_and_no_other(mixed: Dataset, tmp_path: Path, monkeypatch: Patch):
+    """Asked in the update of step 1, seen by step 2, while step 3 has begun; nothing else ends the passes ahead."""
+    run, update = make_run(mixed, tmp_path, train=train(save_every=100), eval=Eval()), Plain.update
+
+    def asking(engine: Plain, limit: float) -> Tensor:
+        stop_file(run.folder).touch()
+        return update(engine, limit)
+
+    monkeypatch.setattr(Plain, "update", asking)
+    monkeypatch.setattr("rec.train.stop.LOOK_EVERY", 0.0)
+    assert start(run) == STOPPED
+    assert newest(run) == "step-00000003"
 
 
 def test_a_rollback_throws_away_the_passes_that_went_ahead(mixed: Dataset, tmp_path: Path, monkeypatch: Patch):
