@@ -14,6 +14,8 @@ from torch.nn import functional as F
 NOWHERE = float("-inf")
 STRETCH = 32
 """Columns that are skipped together."""
+MOST = 16
+"""Times K that a query may have found before all are put in order: the query that found most says what they take."""
 
 
 class Best:
@@ -24,7 +26,8 @@ class Best:
         self.item_BK = torch.zeros(queries, k, dtype=torch.int64, device=like.device)
         self.score_BK = like.new_full((queries, k), NOWHERE)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, items and scores, by query and then by item
-        self.pending, self.begun = 0, False
+        self.pending_B = torch.zeros(queries, dtype=torch.int64, device=like.device)
+        self.begun = False
 
     def take(self, start: int, scores: Tensor) -> None:
         """(B, columns) scores of the items from `start` on, after all blocks with lower rows."""
@@ -35,8 +38,8 @@ class Best:
         self.begun = True
         query_N, place_N, score_N = above(scores, edge_B)
         self.found.append((query_N, place_N + start, score_N))
-        self.pending += len(query_N)
-        if 2 * self.pending > self.score_BK.numel():
+        self.pending_B += torch.bincount(query_N, minlength=len(edge_B))
+        if 2 * self.pending_B.sum() > self.score_BK.numel() or (self.pending_B > MOST * k).any():
             self._merge()
 
     def lists(self) -> tuple[Tensor, Tensor]:
@@ -46,13 +49,13 @@ class Best:
 
     def _merge(self) -> None:
         """Of the K best and what was found since, the K best; with the lower rows first, as they came."""
-        if not self.pending:
+        if not self.pending_B.any():
             return
-        counts = [torch.bincount(query_N, minlength=len(self.item_BK)) for query_N, _, _ in self.found]
-        place_B = torch.zeros_like(counts[0])
-        shape = (len(place_B), int(sum(counts, place_B).max()))
+        place_B = torch.zeros_like(self.pending_B)
+        shape = (len(place_B), int(self.pending_B.max()))
         item_BX, score_BX = self.item_BK.new_zeros(shape), self.score_BK.new_full(shape, NOWHERE)
-        for (query_N, item_N, score_N), count_B in zip(self.found, counts, strict=True):
+        for query_N, item_N, score_N in self.found:
+            count_B = torch.bincount(query_N, minlength=len(place_B))
             first_B = place_B - (count_B.cumsum(0) - count_B)  # where a query's go on, less where they begin in N
             cell_N = query_N, first_B[query_N] + torch.arange(len(query_N), device=query_N.device)
             item_BX[cell_N], score_BX[cell_N] = item_N, score_N
@@ -61,7 +64,8 @@ class Best:
         order_BK = both_BX.argsort(dim=1, descending=True, stable=True)[:, : self.score_BK.shape[1]]
         self.item_BK = torch.cat([self.item_BK, item_BX], 1).gather(1, order_BK)
         self.score_BK = both_BX.gather(1, order_BK)
-        self.found, self.pending = [], 0
+        self.found = []
+        self.pending_B.zero_()
 
 
 def above(scores: Tensor, edge_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:

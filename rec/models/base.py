@@ -105,7 +105,7 @@ class Recommender(nn.Module, ABC):
         """
         if self.kept is None or torch.is_grad_enabled():
             return make()
-        version = sum(parameter._version for parameter in self.parameters())  # somebody may load others, or edit them
+        version = sum(parameter._version for parameter in self.parameters())  # somebody may write to them meanwhile
         if name not in self.kept or self.kept[name][0] != version:
             self.kept[name] = version, make()
         found: T = self.kept[name][1]

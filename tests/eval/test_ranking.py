@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rec.eval import ranking
+from rec.eval.best import MOST, Best
 from rec.eval.metrics import NEVER
 from rec.eval.ranking import Pool, read
 from rec.models import scores as forms
@@ -242,3 +243,14 @@ def test_a_target_at_the_end_of_the_catalogue_takes_no_second_pass(monkeypatch: 
     )
     read(product, pool([[907 + row] for row in range(64)], [[] for _ in range(64)]))
     assert starts == [*range(0, 875, 96), 875]
+
+
+def test_a_query_whose_scores_rise_with_the_row_does_not_make_room_for_all_of_them_in_every_query():
+    table = torch.zeros(64, 30_001)
+    table[5] = torch.arange(30_001)
+    found, widest = Best(64, 10, table), 0
+    for start in range(0, 30_001, 500):
+        found.take(start, table[:, start : start + 500])
+        widest = max(widest, int(found.pending_B.max()))
+    assert widest < 10 * MOST + 500
+    assert found.lists()[0][5].tolist() == [*range(30_000, 29_990, -1)]
