@@ -224,7 +224,7 @@ def test_what_a_dataset_lacks_is_said_before_anything_is_loaded(
     config: Any, error: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     dataset = write(tmp_path / "d", [[1, 2, 3, 4]], 5)
-    for name in ("launch.strategy.asked", "rec.models.graph_llm.tokenizer", "rec.models.build"):
+    for name in ("rec.train.strategies.build", "rec.models.graph_llm.tokenizer", "rec.models.build"):
         monkeypatch.setattr(name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
     run = Run(name="run", dataset=dataset.root, out=tmp_path, model=config)
     with pytest.raises(error, match=says):

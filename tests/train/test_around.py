@@ -14,6 +14,7 @@ from torch import nn
 from rec.config.tree import Eval, Optim, Train
 from rec.data.dataset import Dataset
 from rec.errors import ConfigError
+from rec.nn.shards import Shard
 from rec.ranks import Ranks
 from rec.train import trackers
 from rec.train.progress import Progress
@@ -123,9 +124,16 @@ def test_fp16_without_a_gpu_is_refused():
         Plain(Ranks(), "fp16")
 
 
+class Weights(nn.Linear):
+    """As much of a recommender as an engine asks for."""
+
+    def shards(self) -> dict[str, Shard]:
+        return {}
+
+
 class TestUpdate:
     def _engine(self, *, scaled: bool) -> tuple[Plain, nn.Linear, torch.optim.Optimizer]:
-        engine, model = Plain(Ranks(), "fp32"), nn.Linear(3, 1, bias=False)
+        engine, model = Plain(Ranks(), "fp32"), Weights(3, 1, bias=False)
         engine.prepare(model, Optim(lr=0.1))  # type: ignore[arg-type]
         if scaled:  # what fp16 brings with it, on a machine without a GPU
             engine.scale = torch.amp.GradScaler("cpu", init_scale=8.0)
