@@ -185,7 +185,7 @@ def test_a_different_identity_is_refused_with_both_values(tmp_path: Path):
     require_same({"a": 1, "b": None}, {"a": 1, "b": None}, tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.dim is 64 but was 32; seed is 1 but was 0; give"):
         require_same({"model.dim": 32, "seed": 0}, {"model.dim": 64, "seed": 1}, tmp_path)
-    with pytest.raises(CheckpointError, match=r"new is 3 but was None"):
+    with pytest.raises(CheckpointError, match=r"new is 3 but was not set"):
         require_same({}, {"new": 3}, tmp_path)
 
 
