@@ -48,6 +48,8 @@ BEAUTY = 198_502 / 22_363
 NAMES = {"trainer": "Hugging Face Trainer", "rectools": "RecTools SASRec"}
 TO_REACH = {"beauty": {"rectools": 10.0, "trainer": 4.0}, "full": {"rectools": 1.5, "trainer": 1.5}}
 SHOWN = {"beauty": "lengths of Beauty", "full": "nothing to pad"}
+MICRO_BATCH = {"beauty": 128, "full": 32}
+"""Windows of a pass of ours: all of a step where they are short, else as many as the processor's cache likes."""
 
 
 def main() -> None:
@@ -58,15 +60,16 @@ def main() -> None:
     for log in given.logs:
         with tempfile.TemporaryDirectory() as folder:
             prepare(Path(folder), log, given)
-            compare(log, job_of(folder, given), given)
+            compare(log, job_of(folder, log, given), given)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = {"users": 22_363, "items": 12_101, "width": 256, "layers": 4, "heads": 4, "negatives": 256}
-    sizes |= {"batch": 128, "micro-batch": 32, "steps": 12, "warm": 3, "repeats": 3, "places": 50}
+    sizes |= {"batch": 128, "steps": 12, "warm": 3, "repeats": 3, "places": 50}
     for name, size in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=size)
+    parser.add_argument("--micro-batch", type=int, help=f"windows of a pass of ours; {MICRO_BATCH} without")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--backbone", help="a hub name or a folder, in the place of a small Qwen3; random weights")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
@@ -95,7 +98,7 @@ def prepare(folder: Path, log: str, given: argparse.Namespace) -> None:
     np.savez(folder / "sequences.npz", items=np.concatenate(users), lengths=[len(user) for user in users])
 
 
-def job_of(folder: str, given: argparse.Namespace) -> Job:
+def job_of(folder: str, log: str, given: argparse.Namespace) -> Job:
     small = {
         "hidden_size": given.width,
         "intermediate_size": 8 * given.width // 3 // 8 * 8,
@@ -106,11 +109,12 @@ def job_of(folder: str, given: argparse.Namespace) -> Job:
         "vocab_size": 1,
     }
     source = {"source": given.backbone, "pretrained": False, "config": {}}
-    sizes = {name: getattr(given, name) for name in ("width", "batch", "micro_batch", "negatives", "steps", "warm")}
+    sizes = {name: getattr(given, name) for name in ("width", "batch", "negatives", "steps", "warm")}
     return Job(
         folder=folder,
         backbone=source if given.backbone else {"architecture": "qwen3", "config": small},
         items=given.places,
+        micro_batch=given.micro_batch or MICRO_BATCH[log],
         threads=given.threads,
         precision=given.precision,
         **sizes,
@@ -125,7 +129,7 @@ def compare(log: str, job: Job, given: argparse.Namespace) -> None:
     speeds: dict[str, list[float]] = {name: [] for name in ("ours", *given.peers)}
     shares: list[float] = []
     clock = time.process_time if given.processor else time.perf_counter
-    shapes, rows = products(job), rows_of_a_pass(job)
+    shapes, rows = products(job), rows_of_passes(job)
     for number in range(given.repeats):
         for name, found in speeds.items():
             steps = trained(name, file)
@@ -186,22 +190,24 @@ def products(job: Job) -> list[tuple[int, int]]:
     return [*layer * shape.num_hidden_layers, (job.width, wide), (wide, job.width), (job.width, job.negatives)]
 
 
-def rows_of_a_pass(job: Job) -> int:
-    """Real positions of a micro-batch, on average over some steps."""
+def rows_of_passes(job: Job) -> list[int]:
+    """Real positions of each micro-batch of the steps that are timed."""
     run = run_of(job)
     feed = Feed(view(run, Dataset.open(run.dataset)), run.data, seed=run.seed, ranks=Ranks())
     steps = [feed.step(step) for step in range(job.warm, job.warm + job.steps)]
     feed.close()
-    return round(sum(step.items for step in steps) / sum(len(step.batches) for step in steps))
+    return [int((batch.targets_BT > 0).sum()) for step in steps for batch in step.batches]
 
 
-def bare(shapes: list[tuple[int, int]], rows: int, clock: Callable[[], float], given: argparse.Namespace) -> float:
-    """Seconds for each real position that the products take, forward and backward, with as many rows as a pass has."""
+def bare(
+    shapes: list[tuple[int, int]], rows: list[int], clock: Callable[[], float], given: argparse.Namespace
+) -> float:
+    """Seconds for each real position that the products take, forward and backward, in passes of so many rows."""
     if DEVICE == "cuda":
         return 6 * sum(inner * out for inner, out in shapes) / (given.peak * 1e12)
-    cases = {shape: product(rows, *shape) for shape in set(shapes)}
-    taken = in_turn({str(shape): case for shape, case in cases.items()}, 10, clock)
-    return sum(statistics.median(taken[str(shape)]) for shape in shapes) / rows
+    cases = {str((count, shape)): product(count, *shape) for count in set(rows) for shape in set(shapes)}
+    taken = {case: statistics.median(times) for case, times in in_turn(cases, 5, clock).items()}
+    return sum(taken[str((count, shape))] for count in rows for shape in shapes) / sum(rows)
 
 
 def product(rows: int, inner: int, out: int) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """Real ranks inside a test: forked after all imports are paid for, joined by gloo on this machine."""
 
+import gc
 import os
 import pickle
 import tempfile
@@ -36,6 +37,7 @@ def _fork(fn: Callable[[Ranks], T], ranks: Ranks, folder: Path) -> int:
     child = os.fork()
     if child:
         return child
+    gc.freeze()  # a look at the parent's objects would copy their pages
     outcome = None, None
     try:
         torch.set_num_threads(1)  # the parent's thread pool does not survive a fork

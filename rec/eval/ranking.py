@@ -125,9 +125,10 @@ def _read(scores: Scores, pool: Pool, score_BM: Tensor, k: int) -> tuple[Reading
         exact_BM[query_N, m_N] = block[query_N, place_N]
         block[query_N, place_N] = NOWHERE
         for m, row_R in enumerate(rows):
-            whole = len(row_R) == queries  # the usual case, in which nothing is copied
-            among, at = (block, target_BM[:, m]) if whole else (block[row_R], target_BM[row_R, m])
-            ahead_BM[row_R, m] += _count(among, at)
+            if 2 * len(row_R) > queries:  # the usual case, in which nothing is copied
+                ahead_BM[:, m] += _count(block, target_BM[:, m])
+            else:
+                ahead_BM[row_R, m] += _count(block[row_R], target_BM[row_R, m])
     ahead_BM, wrong_B, exact_BM = scores.total(ahead_BM), scores.total(wrong_B), scores.total(exact_BM)
     ranks_BM = torch.full_like(ahead_BM, NEVER)
     for m, row_R in enumerate(rows):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CACHEFUL = 2**20
+CACHEFUL = 2**21
 """Cells that a CPU keeps near while they are read several times."""
 DEVICEFUL = 2**26
 """Cells at a time on a GPU, where a small product leaves most of it idle."""

@@ -108,9 +108,13 @@ def dealt(accumulated: int) -> Case:
     return Case(SoftToken(dim=64, backbone=gpt2(384, 10)), accumulated=accumulated)
 
 
+def smaller(case: Case) -> Case:
+    model = dataclasses.replace(case.model, backbone=gpt2(32, 1))
+    return dataclasses.replace(case, model=model, users=90, items=100, windows=2)
+
+
 def measured(case: Case, strategy: Name, ranks: int) -> list[int]:
     """Bytes of each rank while it builds its model and takes its steps, less what a small model takes."""
-    small = dataclasses.replace(case, model=dataclasses.replace(case.model, backbone=gpt2(32, 1)), users=90, items=100)
 
     def train(case: Case, group: Ranks) -> None:
         run = case.run(ranks)
@@ -125,13 +129,14 @@ def measured(case: Case, strategy: Name, ranks: int) -> list[int]:
             engine.update(1.0)
 
     def rank(group: Ranks) -> int:
-        train(dataclasses.replace(small, windows=2), group)  # what libraries take once and for all
+        train(smaller(case), group)  # what libraries take once and for all
         return peak_of(lambda: train(case, group))
 
     return run_ranks(rank, ranks)
 
 
 def main() -> None:
+    build(smaller(TABLES).model, users=90, items=100)  # imports what every fork would import, in seconds
     found = {name: max(measured(case, "single", 1)) for name, case in CASES.items()}
     for name, accumulated in SHARDED:
         case = dataclasses.replace(SHARDS, accumulated=accumulated)
