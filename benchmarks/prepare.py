@@ -10,6 +10,7 @@ nothing. Both are processes of their own, from start to end, on all cores.
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ def main() -> None:
             for name, command in cases.items():
                 for column, value in zip((seconds, megabytes), measured(command), strict=True):
                     column[name].append(value)
+            for made in ("dataset", "core"):
+                shutil.rmtree(Path(folder) / made)  # a second one is not made over the first
     said = f"{sizes['interactions']:,} rows"
     for name, what in {"plain": said, "core": f"{said}, each pair once, 5-core"}.items():
         tell(

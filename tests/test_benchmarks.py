@@ -42,6 +42,7 @@ def test_the_benchmark_of_training_runs_small():
 SMALL = {
     "checkpoint": (["checkpoint"] * 4, SIZES),
     "loader": (["loader"] * 5, [*SIZES, "--steps", "3", "--batch", "32"]),
+    "prepare": (["preparing"] * 3, [*SIZES, "--repeats", "2"]),
 }
 
 
