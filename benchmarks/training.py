@@ -49,7 +49,7 @@ NAMES = {"trainer": "Hugging Face Trainer", "rectools": "RecTools SASRec"}
 TO_REACH = {"beauty": {"rectools": 10.0, "trainer": 4.0}, "full": {"rectools": 1.5, "trainer": 1.5}}
 SHOWN = {"beauty": "lengths of Beauty", "full": "nothing to pad"}
 MICRO_BATCH = {"beauty": 128, "full": 32}
-"""Windows of a pass of ours: all of a step where they are short, else as many as the processor's cache likes."""
+"""Windows of a pass of ours: where they are short all of a step, as the Trainer takes them; else the default."""
 
 
 def main() -> None:
